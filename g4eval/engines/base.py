@@ -1,0 +1,105 @@
+"""The Engine protocol, what an engine says of itself, and the table of engines.
+
+Every implementation passes `tests/contract/test_engine.py`.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Protocol, Self, runtime_checkable
+
+from g4eval.fingerprint import sha256_json
+from g4eval.records import Attempt, Completion, Json, Request, TokenScores
+from g4eval.registry import Registry
+
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFacts:
+    """What an engine is: everything that can move a score, and apart from it what can't.
+
+    A fact the engine can't find out is `"unknown"`, unless the user declared it with
+    `--set engine.KEY=VALUE`; then its name stands in `declared`.
+    """
+
+    engine: str  # vllm, openai, gemma, fake
+    engine_version: str
+    model: str
+    weights_fingerprint: str = UNKNOWN
+    dtype: str = UNKNOWN
+    quantization: str = UNKNOWN  # "none" where the weights are as published
+    kv_cache_dtype: str = UNKNOWN
+    attention_backend: str = UNKNOWN
+    parallelism: str = UNKNOWN  # "tp1" "tp2 dp4"
+    speculative_decoding: str = UNKNOWN  # "none" without
+    chat_template_hash: str = UNKNOWN  # SHA-256; "none" where prompts go out plain
+    thinking: str = UNKNOWN  # on, off
+    reasoning_parser: str = UNKNOWN
+    server_address: str = "none"  # without user, password and key parts
+    other: Mapping[str, Json] = field(default_factory=dict)  # more facts that can move a score
+    context_tokens: int | None = None  # prompt and completion together; None: unknown
+    operation: Mapping[str, Json] = field(default_factory=dict)  # concurrency, batch, device names
+    declared: tuple[str, ...] = ()
+
+    def identity(self) -> dict[str, Json]:
+        """Return the facts that can move a score, as the fingerprint sees them."""
+        return {
+            name: dict(value) if isinstance(value, Mapping) else value
+            for name in self.__slots__
+            if name not in ("operation", "declared")
+            for value in (getattr(self, name),)
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, over `identity()`."""
+        return sha256_json(self.identity())
+
+
+class Engine(Protocol):
+    """Turns requests into completions; an async context manager that loads and frees the model."""
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+    def describe(self) -> EngineFacts:
+        """Return the facts of this engine; callable once entered."""
+        ...
+
+    def complete(self, requests: Iterable[Request]) -> AsyncIterator[Completion | Attempt]:
+        """Yield a completion a request, as each finishes, in any order.
+
+        Requests are taken from the iterable lazily, no more at a time than are in flight. A request
+        that fails for good yields an Attempt and stops no other. Closing the iterator aborts what
+        is in flight. Raises EngineError where the engine itself can't go on.
+        """
+        ...
+
+
+@runtime_checkable
+class ScoringEngine(Protocol):
+    """An engine that can also score given tokens."""
+
+    async def score(self, token_ids: Sequence[int], top_k: int = 0) -> TokenScores:
+        """Return log p of each token after the first, given the ones before it.
+
+        Args:
+            token_ids: [T], T >= 2.
+            top_k: K; with K > 0 also the K most likely tokens at each place.
+        """
+        ...
+
+
+ENGINES = Registry[Engine](
+    "engine",
+    {
+        "fake": "g4eval.engines.fake:FakeEngine",
+    },
+)

@@ -1,0 +1,1 @@
+"""Graders: sample and completion in, grade out."""

@@ -1,0 +1,59 @@
+"""The Grader protocol, the rule that comes before every grader, and the table of graders.
+
+Every implementation passes `tests/contract/test_grader.py`.
+"""
+
+from typing import Protocol
+
+from g4eval.records import Completion, Grade, Outcome, Sample, Thought
+from g4eval.registry import Registry
+
+
+class Grader(Protocol):
+    """Judges one completion: pure and synchronous, so that a worker process can run it."""
+
+    name: str
+    version: int  # raised whenever any grade can change
+
+    def grade(self, sample: Sample, completion: Completion) -> Grade:
+        """Return the grade; never raises for anything the model wrote."""
+        ...
+
+
+GRADERS = Registry[Grader](
+    "grader",
+    {
+        "integer": "g4eval.graders.integer:IntegerGrader",
+    },
+)
+
+
+def grade_completion(grader: Grader, sample: Sample, completion: Completion) -> Grade:
+    """Grade one completion, a thought that never ended first: it has no answer.
+
+    Whatever number such a thought mentions, the model had not settled on it. A grader that raises
+    is our failure, so the completion is ungraded.
+    """
+    if completion.thought is Thought.OPEN:
+        return Grade(
+            key=completion.key,
+            grader=grader.name,
+            grader_version=grader.version,
+            outcome=Outcome.NO_ANSWER,
+            details={"reason": "the thought was not closed"},
+        )
+    try:
+        return grader.grade(sample, completion)
+    except Exception as error:  # noqa: BLE001  any bug of a grader is ours, never the model's
+        return ungraded(grader, completion, f"{type(error).__name__} in the grader")
+
+
+def ungraded(grader: Grader, completion: Completion, reason: str) -> Grade:
+    """Return the grade of a completion that we failed to grade."""
+    return Grade(
+        key=completion.key,
+        grader=grader.name,
+        grader_version=grader.version,
+        outcome=Outcome.UNGRADED,
+        details={"reason": reason},
+    )

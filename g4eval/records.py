@@ -1,0 +1,170 @@
+"""The nouns that travel between the parts: frozen records, no behaviour past simple properties.
+
+The data's way: Sample -> Request -> Completion (or Attempt) -> Grade -> Estimate.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+from g4eval.config import SamplingParams
+
+# A value that JSON can hold; mypy can't follow a recursive alias over Mapping, hence Any.
+Json: TypeAlias = Any
+
+
+class StopReason(StrEnum):
+    """Why generation ended."""
+
+    STOP = "stop"
+    LENGTH = "length"  # the token budget or the context was used up
+    FILTERED = "filtered"
+
+
+class Thought(StrEnum):
+    """What became of the reasoning in a completion."""
+
+    NONE = "none"  # no reasoning was expected or seen
+    CLOSED = "closed"  # reasoning seen and ended, by a marker or by the server's own field
+    OPEN = "open"  # reasoning that never ended: there is no visible answer
+
+
+class Outcome(StrEnum):
+    """What a grade says. Only the first three are about the model."""
+
+    CORRECT = "correct"
+    INCORRECT = "incorrect"
+    NO_ANSWER = "no_answer"  # scored 0
+    UNGRADED = "ungraded"  # our failure: counted apart, never scored
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn of a prompt."""
+
+    role: str  # system, user or assistant
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One item of a task."""
+
+    sample_id: str  # stable: the same in every run, subset and version of the data
+    target: Json  # what the task's grader compares with; its shape is the grader's business
+    fields: Mapping[str, Json] = field(default_factory=dict)  # what the prompt template may name
+    groups: Mapping[str, str] = field(default_factory=dict)  # for splits: {"difficulty": "hard"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One (sample, repeat) ready to be sent. Equal keys are equal requests."""
+
+    key: str  # SHA-256 of everything below and of the engine's fingerprint, hex
+    task_id: str
+    task_version: int
+    sample_id: str
+    repeat: int  # 0-based
+    messages: tuple[Message, ...]
+    sampling: SamplingParams
+    seed: int  # in [0, 2**31)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What came back for one request; never changed once stored."""
+
+    key: str
+    task_id: str
+    sample_id: str
+    repeat: int
+    text: str  # the visible answer, reasoning and markers removed
+    stop_reason: StopReason
+    thought: Thought = Thought.NONE
+    reasoning: str | None = None  # None: the engine reported none
+    raw_text: str | None = None  # as generated, where it differs from `text`; None: it doesn't
+    prompt_token_ids: Sequence[int] | None = None  # None: the engine can't tell
+    token_ids: Sequence[int] | None = None  # generated ids, reasoning included
+    prompt_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    completion_tokens: int | None = None  # reasoning included
+    started_at: float = 0.0  # seconds since the epoch, as the engine took the request up
+    finished_at: float = 0.0
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether the budget or the context cut it short."""
+        return self.stop_reason is StopReason.LENGTH
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """A request that failed for good in this session; the next session sends it again."""
+
+    key: str
+    task_id: str
+    sample_id: str
+    repeat: int
+    error: str  # what happened, free of keys and passwords
+    at: float  # seconds since the epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grade:
+    """One grader's judgement of one completion. Grading again adds grades, it changes none."""
+
+    key: str  # of the completion
+    grader: str
+    grader_version: int
+    outcome: Outcome
+    extraction: str | None = None  # the answer found in the text
+    lenient_extraction: str | None = None  # by the second reading, which never scores
+    lenient_outcome: Outcome | None = None  # None: the grader has no second reading
+    verdict: str | None = None  # code only: AC WA TLE MLE OLE RTE CE IE
+    details: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenScores:
+    """Teacher-forced log-probabilities of one token sequence of length T, in nats.
+
+    `logprobs[i]` is log p(token i+1 | tokens 0..i), so there are T-1. With top-k, row i of
+    `top_ids` and `top_logprobs` holds the K most likely tokens at that place, most likely first;
+    what they leave over is one bucket, never renormalised.
+    """
+
+    logprobs: Sequence[float]  # [T-1]
+    top_ids: Sequence[Sequence[int]] | None = None  # [T-1, K]
+    top_logprobs: Sequence[Sequence[float]] | None = None  # [T-1, K]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A 95 % interval and how it was made."""
+
+    low: float
+    high: float
+    method: str  # "wilson", "hierarchical beta-binomial", "t"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A score with its errors and counts (statistics: docs/statistics.md).
+
+    Ungraded completions are left out of `value` and counted; completions without an answer score 0.
+    """
+
+    value: float  # fraction in [0, 1]; nan with nothing graded
+    se_fixed: float | None  # these samples, new tries; None at one repeat
+    se_super: float | None  # samples like these; None at one sample
+    interval: Interval | None  # for these samples, where k > 1; None with nothing graded
+    interval_super: Interval | None  # for samples like these; None at one sample
+    n_samples: int
+    n_repeats: int  # the largest number of graded repeats of a sample
+    n_graded: int
+    n_truncated: int
+    n_no_answer: int
+    n_ungraded: int
+    if_truncated_right: float  # the value, had every truncated completion been right
+    if_truncated_left_out: float  # the value without the truncated completions

@@ -1,0 +1,1 @@
+"""Sandboxes: run what a model wrote, away from everything else."""
