@@ -1,4 +1,4 @@
-"""Read and write JSON lines, split on `\\n` alone: texts may hold U+2028 and other line ends."""
+r"""Read and write JSON lines, split on `\n` alone: texts may hold U+2028 and other line ends."""
 
 import gzip
 import json
