@@ -14,8 +14,10 @@ from typing import Any
 import gguf
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from g4eval.engines.gemma.gguf_header import GgufHeader, StoredTensor
 from g4eval.errors import EngineError
 
 ARCHITECTURES = {"gemma3": "gemma3_text", "gemma4": "gemma4_text"}
@@ -57,6 +59,11 @@ _LAYER_NAMES = {
 }
 ROPE_DIVISORS = "rope_freqs.weight"  # 1 for pairs that rotate, a huge number for the rest
 HUGE_DIVISOR = 1e20
+_PLAIN = {
+    gguf.GGMLQuantizationType.F32: torch.float32,
+    gguf.GGMLQuantizationType.F16: torch.float16,
+    gguf.GGMLQuantizationType.BF16: torch.bfloat16,
+}
 
 
 class GgufSource:
@@ -68,8 +75,8 @@ class GgufSource:
         self.where = str(path)
         self.path = path
         self._device = device
-        self._reader = _open(path)
-        self._tensors = {t.name: t for t in self._reader.tensors}
+        self._header = GgufHeader(path)
+        self._tensors = self._header.tensors
         self._names: dict[str, str] = {}
         self.shapes: Mapping[str, tuple[int, ...]] = self._read_shapes()
 
@@ -80,33 +87,36 @@ class GgufSource:
                 continue
             name = canonical_name(stored)
             self._names[name] = stored
-            shapes[name] = tuple(int(n) for n in reversed(tensor.shape))
+            shapes[name] = tensor.shape
         return shapes
 
     def load(self, name: str) -> Tensor:
         """Return one tensor, widened to float32 unless stored in half precision."""
         tensor = self._tensors[self._names[name]]
-        shape = self.shapes[name]
-        if tensor.tensor_type in (gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.F16):
-            # A copy: the file is mapped read-only, and padding may leave it unaligned.
-            return torch.from_numpy(np.array(tensor.data)).reshape(shape).to(self._device)
+        data = self._header.data(tensor)
+        plain = _PLAIN.get(tensor.kind)
+        if plain is not None:
+            # A copy, because the file is mapped read-only.
+            values = torch.from_numpy(data.copy()).view(plain)
+        else:
+            values = torch.from_numpy(self._widened(tensor, data))
+        return values.reshape(tensor.shape).to(self._device)
+
+    def _widened(self, tensor: StoredTensor, data: NDArray[np.uint8]) -> NDArray[np.float32]:
         try:
-            values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+            return gguf.quants.dequantize(data, tensor.kind)
         except NotImplementedError as error:
             raise EngineError(
-                f"tensor {tensor.name!r} is stored as {tensor.tensor_type.name}, "
-                "which can't be widened",
+                f"tensor {tensor.name!r} is stored as {tensor.kind.name}, which can't be widened",
                 where=self.where,
                 hint="use F32, F16, BF16, Q8_0, Q4_0, Q5_0, Q4_K, Q5_K or Q6_K weights",
             ) from error
-        return torch.from_numpy(values).reshape(shape).to(self._device)
 
     def field(self, key: str, default: Any = None) -> Any:
         """Return a metadata value; `{arch}` in the key stands for the architecture."""
         if "{arch}" in key:
             key = key.replace("{arch}", str(self.field("general.architecture")))
-        found = self._reader.fields.get(key)
-        return default if found is None else found.contents()
+        return self._header.fields.get(key, default)
 
     @property
     def quantization(self) -> str:
@@ -114,7 +124,7 @@ class GgufSource:
         counts: dict[str, int] = {}
         for tensor in self._tensors.values():
             if len(tensor.shape) > 1:
-                kind = tensor.tensor_type.name
+                kind = tensor.kind.name
                 counts[kind] = counts.get(kind, 0) + int(np.prod(tensor.shape))
         plain = {"F32", "F16", "BF16"}
         ordered = sorted(counts, key=lambda kind: -counts[kind])
@@ -224,7 +234,8 @@ class GgufSource:
         divisors = self._tensors.get(ROPE_DIVISORS)
         if divisors is None:
             return 0.25
-        return float((np.array(divisors.data) < HUGE_DIVISOR).mean())
+        values = self._header.data(divisors).view(np.float32)
+        return float((values < HUGE_DIVISOR).mean())
 
 
 _CONFIG_KEYS = {
@@ -249,18 +260,3 @@ def canonical_name(stored: str) -> str:
 
 def _per_layer(value: int | list[int], layers: int) -> list[int]:
     return list(value) if isinstance(value, list) else [int(value)] * layers
-
-
-def _open(path: Path) -> gguf.GGUFReader:
-    hint = "download it again and compare its SHA-256"
-    try:
-        reader = gguf.GGUFReader(path)
-        size = path.stat().st_size
-        for tensor in reader.tensors:
-            if tensor.data_offset + tensor.n_bytes > size:
-                raise EngineError(
-                    f"is cut short: tensor {tensor.name!r} ends past the file", where=path, hint=hint
-                )
-    except (ValueError, IndexError, KeyError, OSError) as error:
-        raise EngineError(f"is not a whole GGUF file: {error}", where=path, hint=hint) from error
-    return reader
