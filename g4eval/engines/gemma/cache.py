@@ -43,44 +43,53 @@ class KVCache:
 
     Args:
         config: the decoder.
-        slots: how many requests fit at once.
+        slots: how many requests there is room for; `rebuild` changes it.
         device: where the tensors live.
         dtype: of keys and values.
+        tokens: the longest sequence there is room for on full layers; `rebuild` changes it.
     """
 
     def __init__(
-        self, config: GemmaConfig, slots: int, device: torch.device, dtype: torch.dtype
+        self,
+        config: GemmaConfig,
+        slots: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        tokens: int = 1,
     ) -> None:
         self.window = config.window
         self.slots = slots
-        self.capacity = span_of(1)
+        self.capacity = span_of(tokens)
         self._owners: dict[int, LayerConfig] = {layer.index: layer for layer in config.owners}
         self._device = device
         self._dtype = dtype
-        self._store = {
-            index: self._empty(layer, self.window if layer.sliding else self.capacity)
-            for index, layer in self._owners.items()
-        }
+        self._store = {index: self._empty(layer) for index, layer in self._owners.items()}
 
-    def _empty(self, layer: LayerConfig, tokens: int) -> KeyValue:
+    def _empty(self, layer: LayerConfig) -> KeyValue:
         # Zeros, not empty: a masked key's weight is 0, and 0 times garbage may be NaN.
-        shape = (self.slots, layer.kv_heads, tokens, layer.head_dim)
+        places = self.window if layer.sliding else self.capacity
+        shape = (self.slots, layer.kv_heads, places, layer.head_dim)
         return KeyValue(
             torch.zeros(shape, device=self._device, dtype=self._dtype),
             torch.zeros(shape, device=self._device, dtype=self._dtype),
         )
 
-    def reserve(self, tokens: int) -> None:
-        """Make room for sequences of this length on full layers; keeps what is stored."""
-        if tokens <= self.capacity:
-            return
-        old, self.capacity = self.capacity, span_of(max(tokens, 2 * self.capacity))
+    def rebuild(self, kept: Sequence[int], slots: int, tokens: int) -> None:
+        """Change the number of slots and the room a sequence has, one layer after another.
+
+        Args:
+            kept: old slots whose contents move to slots 0, 1, ... in this order.
+            slots: the new number, no fewer than are kept.
+            tokens: the new longest sequence, no shorter than any kept.
+        """
+        self.slots, self.capacity = slots, span_of(tokens)
         for index, layer in self._owners.items():
-            if not layer.sliding:
-                grown = self._empty(layer, self.capacity)
-                grown.keys[:, :, :old] = self._store[index].keys
-                grown.values[:, :, :old] = self._store[index].values
-                self._store[index] = grown
+            old, new = self._store[index], self._empty(layer)
+            places = min(old.keys.shape[2], new.keys.shape[2])
+            for place, slot in enumerate(kept):
+                new.keys[place, :, :places] = old.keys[slot, :, :places]
+                new.values[place, :, :places] = old.values[slot, :, :places]
+            self._store[index] = new
 
     def write_decoded(self, layer: int, batch: Batch, new: KeyValue) -> None:
         """Store the decode rows' keys and values, [n, K, H] each."""

@@ -6,6 +6,7 @@ after this module sees one format. Quantized tensors are widened to float32 as t
 Source: `Gemma3Model` and `Gemma4Model`, convert_hf_to_gguf.py, ggml-org/llama.cpp.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -79,6 +80,7 @@ class GgufSource:
         self._tensors = self._header.tensors
         self._names: dict[str, str] = {}
         self.shapes: Mapping[str, tuple[int, ...]] = self._read_shapes()
+        self.nbytes = {name: self._loaded_bytes(stored) for name, stored in self._names.items()}
 
     def _read_shapes(self) -> dict[str, tuple[int, ...]]:
         shapes = {}
@@ -89,6 +91,11 @@ class GgufSource:
             self._names[name] = stored
             shapes[name] = tensor.shape
         return shapes
+
+    def _loaded_bytes(self, stored: str) -> int:
+        tensor = self._tensors[stored]
+        itemsize = _PLAIN.get(tensor.kind, torch.float32).itemsize
+        return math.prod(tensor.shape) * itemsize
 
     def load(self, name: str) -> Tensor:
         """Return one tensor, widened to float32 unless stored in half precision."""
@@ -125,7 +132,7 @@ class GgufSource:
         for tensor in self._tensors.values():
             if len(tensor.shape) > 1:
                 kind = tensor.kind.name
-                counts[kind] = counts.get(kind, 0) + int(np.prod(tensor.shape))
+                counts[kind] = counts.get(kind, 0) + math.prod(tensor.shape)
         plain = {"F32", "F16", "BF16"}
         ordered = sorted(counts, key=lambda kind: -counts[kind])
         return "none" if plain.issuperset(ordered) else "gguf " + " ".join(ordered)

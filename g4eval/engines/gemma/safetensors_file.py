@@ -1,6 +1,7 @@
 """Safetensors checkpoints: one file, or shards with an index, memory-mapped."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from g4eval.errors import EngineError
 INDEX_FILE = "model.safetensors.index.json"
 # The text decoder's prefix, as multimodal files, early Gemma 3 files and text-only ones write it.
 TEXT_PREFIXES = ("model.language_model.", "language_model.model.", "language_model.", "model.", "")
+_ITEM_BYTES = {"F32": 4, "BF16": 2, "F16": 2, "F8_E4M3": 1, "U8": 1, "I8": 1, "I32": 4}
 SKIPPED_PREFIXES = (
     "audio_tower.",
     "embed_audio.",
@@ -33,16 +35,19 @@ class SafetensorsSource:
         self._device = device
         self._files: dict[str, tuple[Path, str]] = {}  # canonical name -> file, name in it
         shapes: dict[str, tuple[int, ...]] = {}
+        nbytes: dict[str, int] = {}
         for path in shard_paths(folder):
-            for name, shape in _names_and_shapes(path):
+            for name, shape, itemsize in _read_header(path):
                 canonical = canonical_name(name)
                 if canonical is None:
                     continue
                 if canonical in shapes:
                     raise EngineError(f"tensor {name!r} is stored twice", where=path)
                 shapes[canonical] = shape
+                nbytes[canonical] = math.prod(shape) * itemsize
                 self._files[canonical] = (path, name)
         self.shapes: Mapping[str, tuple[int, ...]] = shapes
+        self.nbytes: Mapping[str, int] = nbytes
 
     def load(self, name: str) -> Tensor:
         """Read one tensor from its memory-mapped file straight onto the device."""
@@ -82,10 +87,15 @@ def shard_paths(folder: Path) -> list[Path]:
     return paths
 
 
-def _names_and_shapes(path: Path) -> list[tuple[str, tuple[int, ...]]]:
+def _read_header(path: Path) -> list[tuple[str, tuple[int, ...], int]]:
+    """Return name, shape and bytes a value of every tensor in a file."""
     try:
         with safe_open(path, framework="pt") as file:
-            return [(name, tuple(file.get_slice(name).get_shape())) for name in file.keys()]  # noqa: SIM118  not a dict
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  not a dict
+            return [
+                (name, tuple(part.get_shape()), _ITEM_BYTES.get(part.get_dtype(), 8))
+                for name, part in slices.items()
+            ]
     except (SafetensorError, OSError) as error:
         raise EngineError(
             f"is not a whole safetensors file: {error}",

@@ -6,6 +6,7 @@ names and shapes are compared with what the config asks for: anything missing, u
 shape is refused, so nothing is ever half loaded.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
@@ -35,6 +36,7 @@ class TensorSource(Protocol):
 
     where: str  # file or folder, for messages
     shapes: Mapping[str, Shape]
+    nbytes: Mapping[str, int]  # of each tensor as `load` returns it
     norms_include_one: bool  # whether Gemma 3's norm weights are stored as 1 + w
 
     def load(self, name: str) -> Tensor:
@@ -147,6 +149,29 @@ def check_tensors(config: GemmaConfig, source: TensorSource, quantization: Quant
                 f"the config asks for {list(shape)}",
                 where=source.where,
             )
+
+
+def weight_bytes(
+    config: GemmaConfig, source: TensorSource, device: torch.device, dtype: torch.dtype
+) -> int:
+    """Return the memory that the loaded model will take, from names and shapes alone."""
+    quantization = Quantization.of(config.quantization, where=source.where)
+    as_stored = {"embed_tokens.weight", "embed_tokens_per_layer.weight"}
+    total = 0
+    for name, shape in expected_shapes(config).items():
+        parts = [f"{name}_packed", f"{name}_scale"]
+        if quantization.kind != "none" and (name in as_stored or parts[1] in source.nbytes):
+            total += sum(source.nbytes.get(part, 0) for part in (name, *parts))
+        elif name in as_stored:
+            total += source.nbytes.get(name, 0)
+        else:
+            total += math.prod(shape) * dtype.itemsize
+    packed_head = device.type == "cpu" and dtype is torch.float32
+    stored_head = source.nbytes.get("embed_tokens.weight", 0)
+    head = config.vocab_size * config.hidden_size * dtype.itemsize
+    if config.tied_head and (packed_head or stored_head != head):
+        total += head
+    return total
 
 
 def _some(names: Iterable[str], most: int = 6) -> str:
