@@ -25,6 +25,8 @@ from g4eval.jsonlines import read_json_lines
 from g4eval.records import Attempt, Completion, Request, StopReason
 from g4eval.responses import build_completion, parse_stop_reason
 
+REQUESTS_PER_TURN = 16  # without delays, others get a turn so often
+
 
 class FakeOptions(BaseModel):
     """`--set engine.KEY=VALUE` of engine `fake`."""
