@@ -28,7 +28,9 @@ invented: true
 data:
   rows: {rows}
   sources:
-    - {{kind: package, path: rows.jsonl, columns: {{sample_id: id, target: answer, problem: problem}}}}
+    - kind: package
+      path: rows.jsonl
+      columns: {{sample_id: id, target: answer, problem: problem}}
 prompts:
   default: {{template: prompt.jinja, source: invented}}
 grader: integer
@@ -94,22 +96,9 @@ def g4eval_resume(folder: Path) -> dict[str, float]:
 
 def command(folder: Path) -> list[str]:
     """Return the command line but for the length of the texts."""
-    return [
-        sys.executable,
-        "-m",
-        "g4eval",
-        "run",
-        "bench_math",
-        "--engine",
-        "fake",
-        "--run-id",
-        "r",
-        "--tasks-dir",
-        str(folder / "tasks"),
-        "--runs-dir",
-        str(folder / "runs"),
-        "--set",
-    ]
+    line = "-m g4eval run bench_math --engine fake --run-id r --tasks-dir {0}/tasks"
+    line += " --runs-dir {0}/runs --set"
+    return [sys.executable, *line.format(folder).split()]
 
 
 def lm_eval_run(folder: Path, count: int, kilobytes: int) -> dict[str, float]:

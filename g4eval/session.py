@@ -86,7 +86,7 @@ async def run_session(config: RunConfig, reporter: Reporter) -> FinishedRun:
             done = {task_id: total[task_id] - todo[task_id] for task_id in total}
             watch = reporter.start(todo, done, run.store)
             try:
-                await run_tasks(
+                summaries = await run_tasks(
                     run.plan, engine, GraderPool(graded_tasks(run.plan)), run.store, watch
                 )
             finally:
