@@ -111,7 +111,7 @@ class RunReader:
                 sample_id=sample_id,
                 position=position,
                 target=None if target is None else json.loads(target),
-                groups=json.loads(groups),
+                groups={} if groups == "{}" else json.loads(groups),
             )
             for sample_id, position, target, groups in rows
         ]
@@ -188,6 +188,23 @@ class RunReader:
         )
         return [(row[0], schema.row_completion(row[1:])) for row in rows]
 
+    def page(self, task_id: str, *, after: int, limit: int) -> list[tuple[int, Completion]]:
+        """Return (row id, completion) of the next completions behind row `after`."""
+        rows = self._db.execute(
+            f"SELECT id, {schema.COMPLETION_COLUMNS} FROM completions "
+            "WHERE task_id = ? AND id > ? ORDER BY id LIMIT ?",
+            (task_id, after, limit),
+        )
+        return [(row[0], schema.row_completion(row[1:])) for row in rows]
+
+    def grade(self, key: str) -> Grade | None:
+        """Return the newest grade of a completion; None: it has none."""
+        row = self._db.execute(
+            f"SELECT {schema.GRADE_COLUMNS} FROM grades WHERE key = ? ORDER BY id DESC LIMIT 1",
+            (key,),
+        ).fetchone()
+        return None if row is None else schema.row_grade(row)
+
     def last_row(self, task_id: str) -> int:
         """Return the row id of the task's newest completion; 0 without one."""
         row = self._db.execute(
@@ -201,6 +218,10 @@ class RunReader:
             "SELECT sample_id, repeat FROM completions WHERE task_id = ?", (task_id,)
         )
         return {(sample_id, repeat) for sample_id, repeat in rows}
+
+    def keys(self) -> set[str]:
+        """Return the keys of all completions."""
+        return {key for (key,) in self._db.execute("SELECT key FROM completions")}
 
     def has_completion(self, key: str) -> bool:
         """Whether a completion is stored under this key."""
