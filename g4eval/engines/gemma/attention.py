@@ -60,7 +60,7 @@ class Attention:
         seen = self._cache.read_run(owner, run)
         kv_heads, span = seen.keys.shape[1:3]
         # The query heads of one KV head become its query rows: keys are read once a group.
-        grouped = query.unflatten(1, (kv_heads, -1))
+        grouped = query.view(len(query), kv_heads, -1, query.shape[-1])
         out = F.scaled_dot_product_attention(
             grouped, seen.keys, seen.values, attn_mask=self._run_mask(run, span), scale=self._scale
         )

@@ -115,9 +115,7 @@ def make_batch(
     return Batch(
         token_ids=torch.tensor(token_ids, device=device),
         positions=torch.tensor(positions, device=device),
-        decode_slots=torch.tensor(
-            [row.slot for row in decode], dtype=torch.long, device=device
-        ),
+        decode_slots=torch.tensor([row.slot for row in decode], dtype=torch.long, device=device),
         runs=_runs(decode),
         chunks=tuple(chunks),
     )
@@ -131,6 +129,4 @@ def _runs(decode: Sequence[DecodeRow]) -> tuple[Run, ...]:
         if decode[i].slot != decode[i - 1].slot + 1 or spans[i] != spans[i - 1]
     ]
     edges = [0, *cuts, len(decode)] if decode else []
-    return tuple(
-        Run(decode[a].slot, a, b - a, spans[a]) for a, b in pairwise(edges)
-    )
+    return tuple(Run(decode[a].slot, a, b - a, spans[a]) for a, b in pairwise(edges))

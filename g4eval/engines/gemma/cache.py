@@ -101,14 +101,13 @@ class KVCache:
         stored.values[batch.decode_slots, :, places] = new.values
 
     def read_run(self, layer: int, run: Run) -> KeyValue:
-        """Return what a run of decode rows attends over, [n, K, S, H]; places past a row's own
-        position are to be masked.
+        """Return what a run of decode rows attends over, [n, K, S, H].
+
+        Places past a row's own position are to be masked.
         """
         stored = self._store[layer]
         span = min(run.span, stored.keys.shape[2])
-        return KeyValue(
-            stored.keys[run.slots, :, :span], stored.values[run.slots, :, :span]
-        )
+        return KeyValue(stored.keys[run.slots, :, :span], stored.values[run.slots, :, :span])
 
     def extend(self, layer: int, chunk: Chunk, new: KeyValue) -> KeyValue:
         """Store a chunk's keys and values, [K, T, H] each; return all that it attends over.

@@ -108,7 +108,7 @@ def _compile(template: str) -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
         extensions=["jinja2.ext.loopcontrols"],
-        autoescape=False,  # noqa: S701  prompts are text, not HTML
+        autoescape=False,  # prompts are text, not HTML
     )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise_exception

@@ -23,9 +23,13 @@ MULTIMODAL_TYPES = {
 }
 TEXT_TYPES = tuple(MULTIMODAL_TYPES.values())
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # Fields of any transformers config that say nothing about a decoder's forward pass.
-IGNORED_FIELDS = frozenset(
-    """
+IGNORED_FIELDS = _words("""
     _attn_implementation_autoset _name_or_path _sliding_window_pattern add_cross_attention
     architectures attention_dropout bad_words_ids begin_suppress_tokens cache_implementation
     chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id
@@ -38,17 +42,14 @@ IGNORED_FIELDS = frozenset(
     return_dict_in_generate sep_token_id suppress_tokens task_specific_params temperature
     tf_legacy_loss tie_encoder_decoder tokenizer_class top_k top_p torch_dtype torchscript
     transformers_version typical_p use_bfloat16 use_cache
-    """.split()
-)
+""")
 # Fields of the multimodal wrapper that concern images and sound, or repeat the text config's.
-WRAPPER_FIELDS = frozenset(
-    """
+WRAPPER_FIELDS = _words("""
     audio_config audio_token_id audio_token_index boa_token_id boa_token_index boi_token_id
     boi_token_index bos_token_id eoa_token_id eoa_token_index eoi_token_id eoi_token_index
     eos_token_id image_token_id image_token_index mm_tokens_per_image quantization_config
     text_config tie_word_embeddings video_token_id vision_config vision_soft_tokens_per_image
-    """.split()
-)
+""")
 
 
 class _RopeFields(BaseModel):

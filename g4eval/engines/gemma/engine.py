@@ -22,6 +22,7 @@ from g4eval.engines.gemma.checkpoint import Checkpoint, open_checkpoint
 from g4eval.engines.gemma.invariance import is_batch_invariant
 from g4eval.engines.gemma.memory import GIB, MemoryPlan, free_memory, plan_memory
 from g4eval.engines.gemma.model import Gemma
+from g4eval.engines.gemma.quantized import Quantization
 from g4eval.engines.gemma.sampling import Sampler
 from g4eval.engines.gemma.scheduler import Generation, Scheduler
 from g4eval.engines.gemma.scoring import score_tokens
@@ -57,7 +58,7 @@ class _Loaded:
     plan: MemoryPlan
     scheduler: Scheduler
     fingerprint: str
-    invariant: bool | None  # None: not promised, so not measured
+    batch_invariance: str  # what is promised of tokens and neighbours
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +169,7 @@ class GemmaEngine:
             plan=plan,
             scheduler=Scheduler(model, plan.capacity, checkpoint.suppressed_ids),
             fingerprint=fingerprint,
-            invariant=is_batch_invariant(model) if exact else None,
+            batch_invariance=_measure_invariance(model) if exact else "not promised",
         )
 
     @property
@@ -198,8 +199,6 @@ class GemmaEngine:
         checkpoint = loaded.checkpoint
         quantization = checkpoint.quantization
         if checkpoint.config.quantization:
-            from g4eval.engines.gemma.quantized import Quantization
-
             scheme = Quantization.of(checkpoint.config.quantization, where=checkpoint.path)
             quantization = scheme.name
         template = checkpoint.template
@@ -224,7 +223,7 @@ class GemmaEngine:
                 "max_batch": loaded.plan.capacity.slots,
                 "weight_bytes": loaded.plan.weight_bytes,
                 "kv_cache_tokens": loaded.plan.capacity.cached_tokens,
-                "batch_invariance": _promise(loaded.invariant),
+                "batch_invariance": loaded.batch_invariance,
                 "threads": torch.get_num_threads(),
             },
             declared=declared,
@@ -276,9 +275,7 @@ class GemmaEngine:
     def _format(self) -> ChatFormat:
         if self._chat is None:
             checkpoint = self._ready.checkpoint
-            self._chat = ChatFormat(
-                checkpoint.codec, checkpoint.template, thinking=self._thinking
-            )
+            self._chat = ChatFormat(checkpoint.codec, checkpoint.template, thinking=self._thinking)
         return self._chat
 
     def _prepare(self, request: Request, scheduler: Scheduler) -> _InFlight | Attempt:
@@ -386,11 +383,5 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.float32 if name == "float32" else torch.bfloat16
 
 
-def _promise(invariant: bool | None) -> str:
-    match invariant:
-        case None:
-            return "not promised"
-        case True:
-            return "exact, measured"
-        case False:
-            return "measured: tokens may depend on the batch"
+def _measure_invariance(model: Gemma) -> str:
+    return "exact" if is_batch_invariant(model) else "broken on this machine"

@@ -8,7 +8,6 @@ Source: `Gemma3Model` and `Gemma4Model`, convert_hf_to_gguf.py, ggml-org/llama.c
 
 import math
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,11 +78,11 @@ class GgufSource:
         self._header = GgufHeader(path)
         self._tensors = self._header.tensors
         self._names: dict[str, str] = {}
-        self.shapes: Mapping[str, tuple[int, ...]] = self._read_shapes()
+        self.shapes = self._read_shapes()
         self.nbytes = {name: self._loaded_bytes(stored) for name, stored in self._names.items()}
 
     def _read_shapes(self) -> dict[str, tuple[int, ...]]:
-        shapes = {}
+        shapes: dict[str, tuple[int, ...]] = {}
         for stored, tensor in self._tensors.items():
             if stored == ROPE_DIVISORS:
                 continue

@@ -24,7 +24,19 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT = 32
 # Metadata value types, by their number in the file.
-_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_SCALARS = {
+    0: "B",
+    1: "b",
+    2: "H",
+    3: "h",
+    4: "I",
+    5: "i",
+    6: "f",
+    7: "?",
+    10: "Q",
+    11: "q",
+    12: "d",
+}
 _STRING, _ARRAY = 8, 9
 _HINT = "download it again and compare its SHA-256"
 
@@ -98,9 +110,7 @@ class GgufHeader:
         nbytes = values // block_values * block_bytes
         if base + offset + nbytes > len(self._map):
             raise ValueError(f"tensor {name!r} ends past the end of the file")
-        return StoredTensor(
-            name=name, shape=shape, kind=kind, offset=base + offset, nbytes=nbytes
-        )
+        return StoredTensor(name=name, shape=shape, kind=kind, offset=base + offset, nbytes=nbytes)
 
 
 class _Cursor:

@@ -29,7 +29,9 @@ def is_batch_invariant(model: Gemma) -> bool:
 
 def _prompt_of(model: Gemma, slot: int, length: int) -> list[int]:
     # Any ids do; these differ from slot to slot and from place to place.
-    return [(7919 * (slot + 1) + 104_729 * place) % model.config.vocab_size for place in range(length)]
+    return [
+        (7919 * (slot + 1) + 104_729 * place) % model.config.vocab_size for place in range(length)
+    ]
 
 
 def _prompt_hidden(model: Gemma, slots: int) -> list[torch.Tensor]:

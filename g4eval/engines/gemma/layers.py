@@ -24,13 +24,13 @@ def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
 class GatedMlp:
     """`down(gelu_tanh(gate(x)) * up(x))`."""
 
-    gate_up: Linear  # [2F, D], gate first
+    gate: Linear  # [F, D]
+    up: Linear  # [F, D]
     down: Linear  # [D, F]
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return [R, D] for x [R, D]."""
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
-        return self.down(F.gelu(gate, approximate="tanh") * up)
+        return self.down(self.gate.gelu(x) * self.up(x))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

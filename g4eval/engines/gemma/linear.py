@@ -5,10 +5,15 @@ tokens would depend on its neighbours. `PackedLinear` hands the product to oneDN
 laid out once; its kernels sum each row in one order from `MIN_ROWS` rows on. Where oneDNN is
 missing, `BlockLinear` calls the plain product on blocks of one fixed shape. Neither is taken on
 trust: `invariance.py` measures the loaded model.
+
+The GELU belongs here for the same reason. PyTorch's own computes the last few values of each
+thread's share with another tanh than the rest, so a value's bits depend on its place; oneDNN's,
+fused behind the product, and `torch.tanh` treat every value alike.
 """
 
+import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812  its usual name
@@ -16,6 +21,9 @@ from torch import Tensor
 
 MIN_ROWS = 8  # one row alone goes through a matrix-vector kernel, which sums in another order
 BLOCK_ROWS = 64
+# What torch.compile's CPU backend calls for weights that don't change; None in builds without it.
+_reorder_weight: Any = getattr(torch.ops.mkldnn, "_reorder_linear_weight", None)
+_packed_product: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
 class Linear(Protocol):
@@ -27,6 +35,10 @@ class Linear(Protocol):
         """Return [R, out] for x [R, in], in the dtype of x."""
         ...
 
+    def gelu(self, x: Tensor) -> Tensor:
+        """Return the tanh-approximated GELU of the product, [R, out]."""
+        ...
+
 
 class PlainLinear:
     """The framework's own product; used on accelerators and in reduced precision."""
@@ -36,7 +48,12 @@ class PlainLinear:
         self.out_features = weight.shape[0]
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Return [R, out] for x [R, in]."""
         return F.linear(x, self.weight)
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """Return the GELU of the product."""
+        return F.gelu(F.linear(x, self.weight), approximate="tanh")
 
 
 class PackedLinear:
@@ -44,15 +61,21 @@ class PackedLinear:
 
     def __init__(self, weight: Tensor) -> None:
         self.out_features = weight.shape[0]
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), BLOCK_ROWS)
+        self._packed = _reorder_weight(weight.contiguous(), BLOCK_ROWS)
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Return [R, out] for x [R, in]."""
+        return self._product(x, "none", "")
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """Return the GELU of the product."""
+        return self._product(x, "gelu", "tanh")
+
+    def _product(self, x: Tensor, function: str, algorithm: str) -> Tensor:
         rows = x.shape[0]
         if rows < MIN_ROWS:
             x = F.pad(x, (0, 0, 0, MIN_ROWS - rows))
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(
-            x.contiguous(), self._packed, None, "none", [], ""
-        )
+        out: Tensor = _packed_product(x.contiguous(), self._packed, None, function, [], algorithm)
         return out[:rows]
 
 
@@ -64,10 +87,15 @@ class BlockLinear:
         self.out_features = weight.shape[0]
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Return [R, out] for x [R, in]."""
         rows = x.shape[0]
         x = F.pad(x, (0, 0, 0, -rows % BLOCK_ROWS))
-        out = torch.cat([F.linear(block, self.weight) for block in x.split(BLOCK_ROWS)])
+        out = torch.cat([F.linear(block, self.weight) for block in torch.split(x, BLOCK_ROWS)])
         return out[:rows]
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """Return the GELU of the product."""
+        return _even_gelu(self(x))
 
 
 class Int4Linear:
@@ -93,11 +121,18 @@ class Int4Linear:
         shifts = torch.arange(0, 32, 4, device=self._packed.device, dtype=torch.int32)
         nibbles = (self._packed[..., None] >> shifts) & 0xF
         values = nibbles.flatten(1)[:, : self._in_features].sub_(8).to(self._scale.dtype)
-        grouped = values.unflatten(1, (self._scale.shape[1], -1)) * self._scale[..., None]
-        return grouped.flatten(1).to(dtype)
+        groups = self._scale.shape[1]
+        grouped = values.reshape(len(values), groups, -1) * self._scale[..., None]
+        weight: Tensor = grouped.flatten(1).to(dtype)
+        return weight
 
     def __call__(self, x: Tensor) -> Tensor:
-        return _row_stable(x, self.unpack(x.dtype))
+        """Return [R, out] for x [R, in]."""
+        return _unpacked(self.unpack(x.dtype))(x)
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """Return the GELU of the product."""
+        return _unpacked(self.unpack(x.dtype)).gelu(x)
 
 
 class Fp8Linear:
@@ -117,19 +152,28 @@ class Fp8Linear:
         return (self._weight.to(self._scale.dtype) * self._scale).to(dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return _row_stable(x, self.unpack(x.dtype))
+        """Return [R, out] for x [R, in]."""
+        return _unpacked(self.unpack(x.dtype))(x)
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """Return the GELU of the product."""
+        return _unpacked(self.unpack(x.dtype)).gelu(x)
 
 
-def _row_stable(x: Tensor, weight: Tensor) -> Tensor:
-    exact = x.device.type == "cpu" and x.dtype is torch.float32
-    return BlockLinear(weight)(x) if exact else F.linear(x, weight)
+def _unpacked(weight: Tensor) -> Linear:
+    exact = weight.device.type == "cpu" and weight.dtype is torch.float32
+    return BlockLinear(weight) if exact else PlainLinear(weight)
+
+
+def _even_gelu(z: Tensor) -> Tensor:
+    """Return the tanh-approximated GELU by operations that treat every value alike."""
+    inner = (z * z * z * 0.044715 + z) * (2.0 / math.pi) ** 0.5
+    return z * 0.5 * (torch.tanh(inner) + 1.0)
 
 
 def can_pack() -> bool:
     """Whether this build of PyTorch has oneDNN's packed product."""
-    return torch.backends.mkldnn.is_available() and hasattr(
-        torch.ops.mkldnn, "_reorder_linear_weight"
-    )
+    return _reorder_weight is not None and _packed_product is not None
 
 
 def make_linear(weights: Sequence[Tensor]) -> Linear:

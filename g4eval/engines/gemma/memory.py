@@ -94,6 +94,8 @@ def plan_memory(
 def _work_bytes(config: GemmaConfig, dtype: torch.dtype, max_batch: int) -> int:
     logits = 3 * max_batch * config.vocab_size * 4
     widest = max(layer.mlp_size for layer in config.layers)
-    heads = max(layer.head_dim * (config.query_heads + 2 * layer.kv_heads) for layer in config.layers)
+    heads = max(
+        layer.head_dim * (config.query_heads + 2 * layer.kv_heads) for layer in config.layers
+    )
     rows = WORK_ROWS * (4 * config.hidden_size + 3 * widest + 3 * heads) * dtype.itemsize
     return logits + rows

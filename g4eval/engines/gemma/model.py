@@ -104,8 +104,8 @@ class Gemma:
             x = x + rms_norm(attended, block.post_attention_norm, config.rms_eps)
             x = x + rms_norm(self._feed_forward(block, x), block.post_mlp_norm, config.rms_eps)
             if block.ple is not None and layer_inputs is not None:
-                gated = torch.nn.functional.gelu(block.ple.gate(x), approximate="tanh")
-                own = block.ple.projection(gated * layer_inputs[:, block.layer.index])
+                gated = block.ple.gate.gelu(x) * layer_inputs[:, block.layer.index]
+                own = block.ple.projection(gated)
                 x = x + rms_norm(own, block.ple.out_norm, config.rms_eps)
             if block.scalar is not None:
                 x = x * block.scalar
@@ -120,7 +120,7 @@ class Gemma:
     ) -> tuple[Tensor, KeyValue | None]:
         """Return queries [R, N, H] and, where the layer owns them, keys and values [R, K, H]."""
         layer, eps = block.layer, self.config.rms_eps
-        heads = block.qkv(x).unflatten(1, (-1, layer.head_dim))
+        heads = block.qkv(x).view(len(x), -1, layer.head_dim)
         query_heads, kv_heads = self.config.query_heads, layer.kv_heads
         query = rotate(rms_norm(heads[:, :query_heads], block.q_norm, eps))
         if block.k_norm is None:
@@ -148,8 +148,9 @@ class Gemma:
         """Return [R, L, P]: the token's own embedding of each layer, mixed with its context's."""
         if self.ple is None:
             return None
-        shape = (len(self.blocks), self.config.ple_size)
-        token = self.ple.embedding(token_ids).unflatten(1, shape)
-        context = (self.ple.projection(x) * self.config.hidden_size**-0.5).unflatten(1, shape)
-        mixed = rms_norm(context, self.ple.norm, self.config.rms_eps) + token
-        return mixed * 2.0**-0.5
+        shape = (len(x), len(self.blocks), self.config.ple_size)
+        token = self.ple.embedding(token_ids).view(shape)
+        context = (self.ple.projection(x) * self.config.hidden_size**-0.5).view(shape)
+        context = rms_norm(context, self.ple.norm, self.config.rms_eps)
+        mixed: Tensor = (context + token) * 2.0**-0.5
+        return mixed

@@ -48,7 +48,7 @@ class Experts:
         Experts go in ascending order, so a row's sum is formed in one order whatever the batch.
         """
         out = torch.zeros_like(x)
-        for expert in chosen.unique().tolist():
+        for expert in torch.unique(chosen).tolist():
             rows, place = torch.where(chosen == expert)
             weighted = self.mlps[expert](x[rows]) * weights[rows, place, None].to(x.dtype)
             out.index_add_(0, rows, weighted)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from g4eval.engines.gemma.cache import KVCache, Piece
+from g4eval.engines.gemma.cache import Piece
 
 ROOT = 0  # the empty beginning
 
@@ -51,12 +51,9 @@ class PrefixStore:
             self._chunks.move_to_end(key)
         return known
 
-    def add(
-        self, node: int, token_ids: Sequence[int], slot: int, start: int, cache: KVCache, last: Tensor
-    ) -> int:
-        """Keep a chunk that a slot has just computed; return the node of its end."""
+    def add(self, node: int, token_ids: Sequence[int], piece: Piece, last: Tensor) -> int:
+        """Keep a chunk that has just been computed behind `node`; return the node of its end."""
         key = (node, tuple(token_ids))
-        piece = cache.copy_out(slot, start, start + len(token_ids))
         known = KnownChunk(node=self._next_node, piece=piece, last_hidden=last.clone())
         self._next_node += 1
         if known.nbytes <= self._budget:

@@ -64,9 +64,7 @@ class Quantization:
             shapes |= self._parts(name, shape, there)
         return shapes
 
-    def _parts(
-        self, name: str, shape: Shape, there: Mapping[str, Shape]
-    ) -> dict[str, Shape]:
+    def _parts(self, name: str, shape: Shape, there: Mapping[str, Shape]) -> dict[str, Shape]:
         if self.kind == "int4" and f"{name}_packed" in there:
             rows, columns = shape
             groups = 1 if self.group_size is None else columns // self.group_size

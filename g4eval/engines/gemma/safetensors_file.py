@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -46,8 +45,8 @@ class SafetensorsSource:
                 shapes[canonical] = shape
                 nbytes[canonical] = math.prod(shape) * itemsize
                 self._files[canonical] = (path, name)
-        self.shapes: Mapping[str, tuple[int, ...]] = shapes
-        self.nbytes: Mapping[str, int] = nbytes
+        self.shapes = shapes
+        self.nbytes = nbytes
 
     def load(self, name: str) -> Tensor:
         """Read one tensor from its memory-mapped file straight onto the device."""

@@ -126,8 +126,9 @@ def top_of(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     count = min(count, width)
     blocks = width // _BLOCK
     if width % _BLOCK or blocks <= count:
-        return tuple(torch.topk(logits, count, dim=1))
-    grid = logits.unflatten(1, (blocks, _BLOCK))
+        found = torch.topk(logits, count, dim=1)
+        return found.values, found.indices
+    grid = logits.view(-1, blocks, _BLOCK)
     best = grid.amax(dim=2).topk(count, dim=1).indices  # [B, count]
     gathered = grid.gather(1, best[:, :, None].expand(-1, -1, _BLOCK)).flatten(1)
     values, places = gathered.topk(count, dim=1)

@@ -216,10 +216,9 @@ class Scheduler:
             chunk = generation.next_chunk
             row += len(chunk)
             last = rows[row - 1]
-            generation.node = self._prefixes.add(
-                generation.node, chunk, generation.slot, generation.computed, self._cache, last
-            )
-            generation.computed += len(chunk)
+            start, generation.computed = generation.computed, generation.computed + len(chunk)
+            piece = self._cache.copy_out(generation.slot, start, generation.computed)
+            generation.node = self._prefixes.add(generation.node, chunk, piece, last)
             if not generation.next_chunk:
                 complete.append((generation, last))
         return complete

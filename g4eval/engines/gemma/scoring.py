@@ -25,7 +25,7 @@ def log_probability_rows(model: Gemma, token_ids: Sequence[int]) -> Iterator[Ten
     for start in range(0, len(token_ids), CHUNK_TOKENS):
         part = PromptPart(0, start, token_ids[start : start + CHUNK_TOKENS])
         hidden = model.hidden(make_batch([], [part], model.device), cache)
-        for rows in hidden.split(ROWS_AT_ONCE):
+        for rows in torch.split(hidden, ROWS_AT_ONCE):
             yield torch.log_softmax(model.logits(rows), dim=-1)
 
 
@@ -41,10 +41,10 @@ def score_tokens(model: Gemma, token_ids: Sequence[int], top_k: int = 0) -> Toke
     logprobs: list[float] = []
     top_ids: list[list[int]] = []
     top_logprobs: list[list[float]] = []
-    for rows in log_probability_rows(model, token_ids):
+    for all_rows in log_probability_rows(model, token_ids):
         at = len(logprobs)
-        following = torch.tensor(token_ids[at + 1 : at + 1 + len(rows)], device=rows.device)
-        rows = rows[: len(following)]
+        following = torch.tensor(token_ids[at + 1 : at + 1 + len(all_rows)], device=model.device)
+        rows = all_rows[: len(following)]
         logprobs += rows.gather(1, following[:, None])[:, 0].tolist()
         if top_k and len(rows):
             values, ids = top_of(rows, top_k)

@@ -15,6 +15,7 @@ from g4eval.errors import EngineError
 
 TOKENIZER_FILE = "tokenizer.json"
 SPACE = "▁"
+UNKNOWN = "<unk>"
 # Gemma 3 from 4B up has 64 rows more than its tokenizer has tokens; more than that is a mix-up.
 MAX_UNUSED_ROWS = 512
 # Token types in a GGUF vocabulary.
@@ -88,7 +89,7 @@ def tokenizer_of_gguf(source: GgufSource) -> Tokenizer:
     vocabulary = {token: index for index, token in enumerate(tokens)}
     tokenizer = Tokenizer(
         models.BPE(
-            vocab=vocabulary, merges=pairs, fuse_unk=True, unk_token="<unk>", byte_fallback=True
+            vocab=vocabulary, merges=pairs, fuse_unk=True, unk_token=UNKNOWN, byte_fallback=True
         )
     )
     tokenizer.normalizer = normalizers.Replace(" ", SPACE)

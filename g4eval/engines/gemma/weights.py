@@ -34,10 +34,25 @@ Shape = tuple[int, ...]
 class TensorSource(Protocol):
     """The text decoder's tensors of one checkpoint, by canonical name."""
 
-    where: str  # file or folder, for messages
-    shapes: Mapping[str, Shape]
-    nbytes: Mapping[str, int]  # of each tensor as `load` returns it
-    norms_include_one: bool  # whether Gemma 3's norm weights are stored as 1 + w
+    @property
+    def where(self) -> str:
+        """File or folder, for messages."""
+        ...
+
+    @property
+    def shapes(self) -> Mapping[str, Shape]:
+        """Shape by name."""
+        ...
+
+    @property
+    def nbytes(self) -> Mapping[str, int]:
+        """Bytes of each tensor as `load` returns it."""
+        ...
+
+    @property
+    def norms_include_one(self) -> bool:
+        """Whether Gemma 3's norm weights are stored as 1 + w."""
+        ...
 
     def load(self, name: str) -> Tensor:
         """Return one tensor in the dtype of the file, on the device it will live on."""
@@ -221,10 +236,12 @@ class _Loader:
     def experts(self, prefix: str) -> Experts:
         gate_up = self.raw(prefix + "gate_up_proj")
         down = self.raw(prefix + "down_proj")
+        inner = down.shape[2]
         return Experts(
             mlps=[
                 GatedMlp(
-                    gate_up=make_linear([gate_up[e].to(self._dtype)]),
+                    gate=make_linear([gate_up[e, :inner].to(self._dtype)]),
+                    up=make_linear([gate_up[e, inner:].to(self._dtype)]),
                     down=make_linear([down[e].to(self._dtype)]),
                 )
                 for e in range(len(down))
@@ -291,7 +308,8 @@ def _block(config: GemmaConfig, layer: LayerConfig, load: _Loader) -> Block:
         post_attention_norm=load.norm(at + "post_attention_layernorm"),
         pre_mlp_norm=load.norm(at + "pre_feedforward_layernorm"),
         mlp=GatedMlp(
-            gate_up=load.linear(at + "mlp.gate_proj", at + "mlp.up_proj"),
+            gate=load.linear(at + "mlp.gate_proj"),
+            up=load.linear(at + "mlp.up_proj"),
             down=load.linear(at + "mlp.down_proj"),
         ),
         post_mlp_norm=load.norm(at + "post_feedforward_layernorm"),
