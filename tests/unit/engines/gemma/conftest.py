@@ -168,6 +168,35 @@ def _shake(reference: Any) -> None:
 
 
 @pytest.fixture
+def add_tokenizer() -> Callable[..., None]:
+    """Write a tokenizer of single bytes, `VOCABULARY` tokens in all, into a checkpoint folder."""
+
+    def add(folder: Path, *, tokens: int = VOCABULARY) -> None:
+        from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
+
+        special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<|turn>", "<turn|>"]
+        special += ["<|channel>", "<channel|>", "<|think|>"]
+        names = special + [f"<0x{byte:02X}>" for byte in range(256)]
+        names += [f"word{i}" for i in range(tokens - len(names))]
+        tokenizer = Tokenizer(
+            models.BPE(
+                vocab={name: i for i, name in enumerate(names)},
+                merges=[],
+                unk_token="<unk>",
+                byte_fallback=True,
+            )
+        )
+        tokenizer.normalizer = normalizers.Replace(" ", "▁")
+        tokenizer.decoder = decoders.Sequence(
+            [decoders.ByteFallback(), decoders.Fuse(), decoders.Replace("▁", " ")]
+        )
+        tokenizer.add_special_tokens([AddedToken(name, normalized=False) for name in special])
+        tokenizer.save(str(folder / "tokenizer.json"))
+
+    return add
+
+
+@pytest.fixture
 def random_ids() -> Callable[[int, int], list[int]]:
     """Token ids drawn from a seed: `random_ids(length, seed)`."""
 

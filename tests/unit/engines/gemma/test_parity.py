@@ -1,5 +1,7 @@
 """Our decoder against transformers, against itself step by step, and in ragged batches."""
 
+from itertools import pairwise
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -31,7 +33,7 @@ def logprobs(model, token_ids, *, chunks=(), decode_from=None):
     edges = [0, *chunks, stop]
     rows = []
     with torch.inference_mode():
-        for start, end in zip(edges, edges[1:], strict=False):
+        for start, end in pairwise(edges):
             part = PromptPart(1, start, token_ids[start:end])
             rows.append(model.hidden(make_batch([], [part], CPU), cache))
         for place in range(stop, len(token_ids)):
