@@ -10,6 +10,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch isn't installed: extra gemma")
 transformers = pytest.importorskip("transformers", reason="the reference, transformers, isn't here")
 
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers  # noqa: E402
+
 from g4eval.engines.gemma.checkpoint import Checkpoint, open_checkpoint  # noqa: E402  after skips
 from g4eval.engines.gemma.model import Gemma  # noqa: E402
 from g4eval.engines.gemma.weights import load_model  # noqa: E402
@@ -136,6 +138,12 @@ def _quiet() -> None:
 
 
 @pytest.fixture
+def variants() -> dict[str, dict[str, Any]]:
+    """The config values of every variant."""
+    return VARIANTS
+
+
+@pytest.fixture
 def make_tiny(tmp_path: Path) -> MakeTiny:
     """Make a random checkpoint: `make_tiny(variant)`, or of a config's own values."""
 
@@ -172,8 +180,6 @@ def add_tokenizer() -> Callable[..., None]:
     """Write a tokenizer of single bytes, `VOCABULARY` tokens in all, into a checkpoint folder."""
 
     def add(folder: Path, *, tokens: int = VOCABULARY) -> None:
-        from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
-
         special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<|turn>", "<turn|>"]
         special += ["<|channel>", "<channel|>", "<|think|>"]
         names = special + [f"<0x{byte:02X}>" for byte in range(256)]

@@ -22,7 +22,7 @@ def test_nibbles_are_unpacked_lowest_first_and_scaled_by_group():
     packed = torch.tensor([[0x76543210, 0xFEDCBA98 - 2**32]], dtype=torch.int32)
     scale = torch.tensor([[0.5, 2.0]])
     weight = Int4Linear(packed, scale, 16).unpack(torch.float32)
-    expected = [-4.0, -3.5, -3.0, -2.5, -2.0, -1.5, -1.0, -0.5] + [0, 2, 4, 6, 8, 10, 12, 14]
+    expected = [-4.0, -3.5, -3.0, -2.5, -2.0, -1.5, -1.0, -0.5, 0, 2, 4, 6, 8, 10, 12, 14]
     assert weight.tolist() == [expected]
 
 

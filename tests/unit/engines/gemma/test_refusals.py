@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402  after the skip
 from g4eval.engines.gemma import weights  # noqa: E402
 from g4eval.engines.gemma.config import parse_config  # noqa: E402
 from g4eval.engines.gemma.memory import GIB, plan_memory  # noqa: E402
+from g4eval.engines.gemma.scoring import log_probability_rows  # noqa: E402
 from g4eval.errors import EngineError  # noqa: E402
 
 WEIGHTS = "model.safetensors"
@@ -31,9 +32,12 @@ def edit_weights(folder, change):
 
 def refusal(tiny):
     """The message with which loading is refused; no tensor may have been read by then."""
-    with patch.object(weights, "make_linear", side_effect=AssertionError("loading began")):
-        with pytest.raises(EngineError) as caught:
-            tiny.load()
+    began = AssertionError("loading began")
+    with (
+        patch.object(weights, "make_linear", side_effect=began),
+        pytest.raises(EngineError) as caught,
+    ):
+        tiny.load()
     return str(caught.value)
 
 
@@ -110,8 +114,6 @@ def test_the_prefixes_of_multimodal_files_are_understood(make_tiny, random_ids):
 
 
 def _last_logits(model, ids):
-    from g4eval.engines.gemma.scoring import log_probability_rows
-
     return list(log_probability_rows(model, ids))[-1][-1]
 
 
