@@ -50,11 +50,13 @@ def subject(task_id: str, request: pytest.FixtureRequest) -> tuple[Grader, list[
     return grader, samples[:20]
 
 
-def completion(text: str, sample: Sample, repeat: int = 0, **fields: object) -> Completion:
-    values: dict[str, object] = {"stop_reason": StopReason.STOP, **fields}
+def completion(
+    text: str, sample: Sample, repeat: int = 0, thought: Thought = Thought.NONE
+) -> Completion:
     return Completion(
-        key="k", task_id="t", sample_id=sample.sample_id, repeat=repeat, text=text, **values
-    )  # type: ignore[arg-type]  # fields of the record
+        key="k", task_id="t", sample_id=sample.sample_id, repeat=repeat, text=text,
+        stop_reason=StopReason.STOP, thought=thought,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("task_id", PURE)

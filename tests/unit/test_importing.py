@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ def line(sample: int, text: str, **more: object) -> dict[str, object]:
 def imported(quick_cli: Cli, tmp_path: Path):
     """Import lines as demo_math of model m and return the task's JSON."""
 
-    def run(*rows: dict[str, object], **_: object) -> dict:
+    def run(*rows: dict[str, object], **_: object) -> Any:
         write(tmp_path / "in.jsonl", *rows)
         result = quick_cli("import", "demo_math", "in.jsonl", "--model", "m", "--run-id", "r",
                            "--json")  # fmt: skip

@@ -1,6 +1,7 @@
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ prompts:
   default: {{template: prompt.jinja, source: invented}}
 grader: integer
 """
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"id": "a", "problem": "1 + 1?", "answer": 2},
     {"id": "b", "problem": "2 + 2?", "answer": 4},
 ]
@@ -38,7 +39,7 @@ SAMPLES = [
 def make(tmp_path: Path):
     """Write a family and its rows; return the task."""
 
-    def write(rows: list[dict], *, targets: bool = False, text: str = "") -> Task:
+    def write(rows: list[dict[str, Any]], *, targets: bool = False, text: str = "") -> Task:
         (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
         lines = [f"{s.sample_id} {target_hash(s.sample_id, s.target)}\n" for s in SAMPLES]
         (tmp_path / "t.targets").write_text("".join(lines))
@@ -134,8 +135,6 @@ def archive_task(tmp_path: Path, member: str) -> Task:
     text = YAML.format(targets="", text="").replace(
         "path: rows.jsonl", f"path: rows.zip\n      member: {member}"
     )
-    if password:
-        text = text.replace("member:", f"password: {password}\n      member:")
     (tmp_path / "t.yaml").write_text(text)
     return load_task(tmp_path / "t.yaml")
 
