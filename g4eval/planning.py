@@ -8,7 +8,7 @@ from typing import Any
 import g4eval
 from g4eval.config import RunConfig, SamplingParams, parse_model
 from g4eval.engines.base import Answers, EngineFacts
-from g4eval.errors import ConfigError, SandboxError, UsageError, nearest
+from g4eval.errors import ConfigError, SandboxError, TaskError, UsageError, nearest
 from g4eval.fingerprint import sha256_json
 from g4eval.graders.base import GRADERS
 from g4eval.graders.pool import GraderRef
@@ -158,7 +158,16 @@ def _refuse_unjudged(tasks: list[Task]) -> None:
         )
 
 
+def _check_grader(task: Task) -> None:
+    """Refuse a task whose grader can't be found or made, before anything is generated."""
+    try:
+        GraderRef.of(task).load()
+    except UsageError as error:
+        raise TaskError(error.what, where=task.folder, hint=error.hint) from error
+
+
 def _plan_task(config: RunConfig, task: Task, profile: Profile | None) -> TaskPlan:
+    _check_grader(task)
     settings = check_settings(config, task)
     spec = task.spec
     prompt = settings.pop("prompt", spec.prompt)

@@ -25,6 +25,7 @@ from g4eval.task.loader import Task
 from g4eval.task.spec import SourceSpec
 
 TARGET_HASH_DIGITS = 16
+AGAIN = "take the data from its source again, unchanged"
 
 
 class Row(dict[str, Any]):
@@ -72,7 +73,7 @@ def load_samples(task: Task, data_dir: Path | None, *, allow_partial: bool = Fal
             f"the text of {spec.id!r} is not the text that the task states "
             f"(SHA-256 {text[:12]}…, stated {source.text_sha256[:12]}…)",
             where=where,
-            hint="take the data from its source again, unchanged",
+            hint=AGAIN,
         )
     return TaskData(
         samples=samples,
@@ -151,10 +152,11 @@ def _archive_rows(path: Path, member: str, password: str | None) -> list[dict[st
         with zipfile.ZipFile(path) as archive:
             text = archive.read(member, pwd=secret).decode("utf-8")
     except KeyError as error:
-        raise DataError(f"the archive has no {member!r}", where=path) from error
+        raise DataError(f"the archive has no {member!r}", where=path, hint=AGAIN) from error
     except RuntimeError as error:  # what zipfile raises for a missing or wrong password
         raise DataError(
-            "the archive can't be opened with the password that the task states",
+            "the archive is locked, and "
+            + ("the task states no password" if password is None else "the task's password is off"),
             where=path,
             hint="take the archive from its authors again; `password` stands in the task's YAML",
         ) from error
@@ -163,14 +165,15 @@ def _archive_rows(path: Path, member: str, password: str | None) -> list[dict[st
         raise DataError(
             f"is not a readable archive ({type(error).__name__})",
             where=path,
-            hint="take the archive from its authors again",
+            hint=AGAIN,
         ) from error
     if member.endswith(".csv"):
         return list(csv.DictReader(io.StringIO(text, newline="")))
     try:
         return [json.loads(line) for line in text.split("\n") if line.strip()]
     except ValueError:
-        raise DataError(f"{member!r} in the archive is not JSON lines", where=path) from None
+        what = f"{member!r} in the archive is not JSON lines"
+        raise DataError(what, where=path, hint=AGAIN) from None
 
 
 def _samples(
@@ -205,9 +208,9 @@ def _by_columns(row: Row, source: SourceSpec) -> Sample:
     if "sample_id" not in values or "target" not in values:
         raise TaskError("columns of a source must name sample_id and target")
     return Sample(
-        sample_id=str(values.pop("sample_id")),
-        target=values.pop("target"),
-        fields=values,
+        sample_id="" if values["sample_id"] is None else str(values["sample_id"]),
+        target=values["target"],
+        fields={k: v for k, v in values.items() if k not in ("sample_id", "target")},
         groups={group: str(row[column]) for group, column in source.groups.items()},
     )
 
@@ -217,14 +220,15 @@ def _check_rows(task: Task, samples: list[Sample], where: str, *, allow_partial:
     seen: set[str] = set()
     for number, sample in enumerate(samples, 1):
         if not sample.sample_id or sample.target in (None, ""):
-            raise DataError(f"row {number} is empty: no id or no target", where=where)
+            what = f"row {number} is empty: no id or no target"
+            raise DataError(what, where=where, hint=AGAIN)
         if sample.sample_id in seen:
-            raise DataError(f"{sample.sample_id!r} is there twice (row {number})", where=where)
+            what = f"{sample.sample_id!r} is there twice (row {number})"
+            raise DataError(what, where=where, hint=AGAIN)
         seen.add(sample.sample_id)
     if len(samples) > spec.data.rows or not samples:
-        raise DataError(
-            f"{spec.id!r} has {spec.data.rows} rows, and {len(samples)} are here", where=where
-        )
+        what = f"{spec.id!r} has {spec.data.rows} rows, and {len(samples)} are here"
+        raise DataError(what, where=where, hint=AGAIN)
     if len(samples) < spec.data.rows and not allow_partial:
         raise DataError(
             f"{spec.id!r} has {spec.data.rows} rows, and only {len(samples)} are here",
@@ -258,7 +262,7 @@ def _check_targets(task: Task, samples: list[Sample], where: str) -> None:
             raise DataError(
                 f"{len(ids)} of {len(samples)} rows of {task.spec.id!r} have {complaint}: {shown}",
                 where=where,
-                hint="take the data from its source again, unchanged",
+                hint=AGAIN,
             )
 
 

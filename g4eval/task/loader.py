@@ -123,7 +123,7 @@ def _families(tasks_dir: Path | None) -> Iterator[Path]:
             raise UsageError("is not a folder", where=f"--tasks-dir {tasks_dir}")
         roots.append(tasks_dir)
     for root in roots:
-        yield from sorted(p for p in root.iterdir() if p.is_dir() and any(p.glob("*.yaml")))
+        yield from sorted(p for p in root.iterdir() if p.is_dir() and list(p.glob("*.yaml")))
     for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda p: p.name):
         spec = importlib.util.find_spec(point.value)
         locations = list(spec.submodule_search_locations or []) if spec else []

@@ -1,12 +1,14 @@
 """GPQA Diamond: rows, prompts and the order of options; no question stands in this file."""
 
 import csv
+import dataclasses
 import io
 import json
 import zipfile
 
 import pytest
 
+from g4eval.errors import DataError
 from g4eval.records import Sample
 from g4eval.task.choices import choice_order
 from g4eval.task.datasets import load_samples
@@ -82,3 +84,13 @@ def test_the_hubs_rows_give_the_same_samples(data_dir, tmp_path):
     kept = [{column: row[column] for column in columns} for row in rows]
     (hub / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
     assert load_samples(from_hub(task, hub), None).samples == load_samples(task, data_dir).samples
+
+
+@pytest.mark.parametrize("password", [None, "open"])
+def test_the_archive_stays_locked_without_its_password(data_dir, password):
+    task = bundled_task("gpqa_diamond/gpqa_diamond.yaml")
+    source = task.spec.data.sources[0].model_copy(update={"password": password})
+    data = task.spec.data.model_copy(update={"sources": (source,)})
+    locked = dataclasses.replace(task, spec=task.spec.model_copy(update={"data": data}))
+    with pytest.raises(DataError, match="the archive is locked"):
+        load_samples(locked, data_dir)
