@@ -5,6 +5,7 @@ A family's `to_sample` calls `keep_tests` and puts what it returns into the samp
 writes them, checked, to the user's cache; later loads only hash the encoded form.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -64,6 +65,8 @@ def read_tests(tests: str | Sequence[Test]) -> list[Test]:
     try:
         text = zstandard.decompress(path.read_bytes(), max_output_size=_MAX_BYTES)
     except (OSError, zstandard.ZstdError) as error:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)  # so that the next load writes it again
         raise DataError(
             f"the tests can't be read from the cache ({type(error).__name__})",
             where=path,
