@@ -1,22 +1,11 @@
-"""Benchmark data, where it is; and tasks whose hub source is a folder on disk."""
+"""A cache of its own for every test, and tasks whose hub source is a folder on disk."""
 
 import dataclasses
-import os
-from pathlib import Path
 
 import pytest
 
 from g4eval.bundled import bundled_dir
 from g4eval.task.loader import load_task
-
-
-@pytest.fixture
-def data_dir():
-    """The folder of benchmark data; a test without it is skipped and says so."""
-    folder = os.environ.get("G4EVAL_DATA_DIR")
-    if not folder:
-        pytest.skip("G4EVAL_DATA_DIR is not set")
-    return Path(folder)
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import zipfile
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -129,12 +128,9 @@ def test_each_letter_is_right_about_a_quarter_of_the_time():
 
 
 @pytest.fixture
-def recorded_outputs():
+def recorded_outputs(data_dir):
     """The recorded GPQA outputs, read from their zip and kept in memory alone."""
-    folder = os.environ.get("G4EVAL_DATA_DIR")
-    if not folder:
-        pytest.skip("G4EVAL_DATA_DIR is not set")
-    with zipfile.ZipFile(Path(folder) / "gpqa" / "recorded_outputs.zip") as archive:
+    with zipfile.ZipFile(data_dir / "gpqa" / "recorded_outputs.zip") as archive:
         lines = archive.read(
             "gpqa_diamond_recorded_outputs.jsonl", pwd=b"deserted-untie-orchid"
         ).decode()

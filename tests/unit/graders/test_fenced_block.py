@@ -1,8 +1,5 @@
 """LiveCodeBench's rule for taking the code out of an answer."""
 
-import os
-from pathlib import Path
-
 import pytest
 
 from g4eval.graders.extract import last_fenced_block
@@ -30,11 +27,8 @@ def test_the_block_between_the_last_two_fences_is_taken(text, code):
     assert last_fenced_block(text) == code
 
 
-def test_every_recorded_extraction_is_equal():
-    folder = os.environ.get("G4EVAL_DATA_DIR")
-    if not folder:
-        pytest.skip("G4EVAL_DATA_DIR is not set")
-    path = Path(folder) / "livecodebench" / "extraction_cases.jsonl.gz"
+def test_every_recorded_extraction_is_equal(data_dir):
+    path = data_dir / "livecodebench" / "extraction_cases.jsonl.gz"
     rows = [row for _, row in read_json_lines(path)]
     assert len(rows) == 1500
     assert [r["id"] for r in rows if (last_fenced_block(r["output"]) or "") != r["code"]] == []

@@ -1,8 +1,5 @@
 """BBEH's official rules, rule by rule, and the kinder second reading."""
 
-import os
-from pathlib import Path
-
 import pytest
 
 from g4eval.graders.stated_answer import (
@@ -114,11 +111,8 @@ def test_examples_are_graded_as_they_say():
 
 
 @pytest.mark.parametrize(("name", "count"), [("constructed", 1610), ("bbh_outputs", 2794)])
-def test_every_labelled_case_gets_its_official_verdict(name, count):
-    folder = os.environ.get("G4EVAL_DATA_DIR")
-    if not folder:
-        pytest.skip("G4EVAL_DATA_DIR is not set")
-    path = Path(folder) / "bbeh" / f"grader_cases_{name}.jsonl.gz"
+def test_every_labelled_case_gets_its_official_verdict(data_dir, name, count):
+    path = data_dir / "bbeh" / f"grader_cases_{name}.jsonl.gz"
     rows = [row for _, row in read_json_lines(path)]
     assert len(rows) == count
     differ = [
