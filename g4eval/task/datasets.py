@@ -77,7 +77,7 @@ def load_samples(task: Task, data_dir: Path | None, *, allow_partial: bool = Fal
         )
     return TaskData(
         samples=samples,
-        source=where,
+        source=_source_name(source, task),
         rows_stated=spec.data.rows,
         text="verified" if text == source.text_sha256 else "not verified",
         text_sha256=text,
@@ -135,6 +135,14 @@ def _place(source: SourceSpec, task: Task, data_dir: Path | None) -> str:
     if source.kind == "directory" and data_dir is None:
         return f"DATA_DIR/{source.path}"
     return str(_path(source, task, data_dir)) + (f":{source.member}" if source.member else "")
+
+
+def _source_name(source: SourceSpec, task: Task) -> str:
+    """Return a source's place as runs record it: the same on every machine."""
+    if source.kind == "hub":
+        return _place(source, task, None)
+    root = f"package {task.family}" if source.kind == "package" else "DATA_DIR"
+    return f"{root}/{source.path}" + (f":{source.member}" if source.member else "")
 
 
 def _file_rows(path: Path, source: SourceSpec) -> Iterable[Mapping[str, Any]]:

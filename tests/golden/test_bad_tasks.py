@@ -1,4 +1,4 @@
-"""A third party's mistakes and bad data: what a user is told, to the byte, and with which exit code.
+"""A third party's mistakes and bad data: what a user is told, to the byte, and the exit code.
 
 The families here are invented and written by the tests. `nox -s golden` writes the files again.
 """
