@@ -12,6 +12,7 @@ import shutil
 import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -54,17 +55,17 @@ def examine(*, data_dir: Path | None, tasks_dir: Path | None, runs_dir: Path) ->
 
 def build_sandbox(say: Callable[[str], None]) -> str:
     """Build the judge's image and return its tag; raises NotReadyError where that can't be done."""
-    client = _docker_client()
-    image = _judge_image()
-    if client is None or image is None:
-        raise NotReadyError(
-            "the sandbox can't be built: Docker doesn't answer"
-            if image
-            else "this version of g4eval has no sandbox to build",
-            hint="install Docker, start its daemon, then pip install 'g4eval[docker]'",
-        )
-    tag: str = image.build_image(client, say=say)
-    return tag
+    with _docker_client() as client:
+        image = _judge_image()
+        if client is None or image is None:
+            raise NotReadyError(
+                "the sandbox can't be built: Docker doesn't answer"
+                if image
+                else "this version of g4eval has no sandbox to build",
+                hint="install Docker, start its daemon, then pip install 'g4eval[docker]'",
+            )
+        tag: str = image.build_image(client, say=say)
+        return tag
 
 
 def _python() -> Finding:
@@ -112,38 +113,41 @@ def _gpu() -> Finding:
 
 
 def _docker() -> Iterator[Finding]:
-    client = _docker_client()
-    if client is None:
-        hint = "install Docker and start its daemon; code tasks can't be judged without it"
-        yield Finding(area="docker", name="daemon", state="missing", hint=hint)
-        return
-    server = client.version().get("Version", "")
-    yield Finding(area="docker", name="daemon", state="ok", detail=server)
-    image = _judge_image()
-    if image is None:
-        return
-    there = image.image_exists(client)
-    yield Finding(
-        area="docker",
-        name="judge image",
-        state="ok" if there else "missing",
-        detail=image.image_tag(),
-        hint="" if there else "g4eval doctor --build-sandbox",
-    )
+    with _docker_client() as client:
+        if client is None:
+            hint = "install Docker and start its daemon; code tasks can't be judged without it"
+            yield Finding(area="docker", name="daemon", state="missing", hint=hint)
+            return
+        server = client.version().get("Version", "")
+        yield Finding(area="docker", name="daemon", state="ok", detail=server)
+        image = _judge_image()
+        if image is None:
+            return
+        there = image.image_exists(client)
+        yield Finding(
+            area="docker",
+            name="judge image",
+            state="ok" if there else "missing",
+            detail=image.image_tag(),
+            hint="" if there else "g4eval doctor --build-sandbox",
+        )
 
 
-def _docker_client() -> Any:
-    """Return a client of a daemon that answers; None: no package, no daemon."""
+@contextmanager
+def _docker_client() -> Iterator[Any]:
+    """Open a client of a daemon that answers; None: no package, no daemon."""
     try:
         docker = importlib.import_module("docker")
     except ImportError:
-        return None
+        yield None
+        return
     try:
         client = docker.from_env(timeout=20)
-        client.ping()
     except Exception:  # noqa: BLE001  whatever keeps Docker from answering, it doesn't
-        return None
-    return client
+        yield None
+        return
+    with closing(client):
+        yield client
 
 
 def _judge_image() -> Any:
