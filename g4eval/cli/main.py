@@ -17,6 +17,7 @@ COMMANDS = {
     "export": ("export", "Write a run's completions and grades to a file."),
     "logprobs": ("logprobs", "Score given token ids with a model."),
     "tasks": ("tasks", "List the tasks that can be run."),
+    "doctor": ("doctor", "Say what is missing on this machine and how to get it."),
 }
 
 
