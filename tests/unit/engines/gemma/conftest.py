@@ -208,6 +208,7 @@ def random_ids() -> Callable[[int, int], list[int]]:
 
     def draw(length: int, seed: int = 0) -> list[int]:
         generator = torch.Generator().manual_seed(seed)
-        return torch.randint(5, VOCABULARY, (length,), generator=generator).tolist()
+        ids: list[int] = torch.randint(5, VOCABULARY, (length,), generator=generator).tolist()
+        return ids
 
     return draw

@@ -143,10 +143,10 @@ def test_two_streams_at_once_are_refused(folder):
 def test_scores_are_those_of_the_completions_own_tokens(folder):
     async def run():
         async with engine_of(folder) as engine:
-            assert isinstance(engine, ScoringEngine)
+            scoring: ScoringEngine = engine
             (done,) = [c async for c in engine.complete([request_of(1, temperature=0)])]
             ids = [*done.prompt_token_ids, *done.token_ids]
-            return len(done.token_ids), ids, await engine.score(ids, top_k=3)
+            return len(done.token_ids), ids, await scoring.score(ids, top_k=3)
 
     generated, ids, scores = asyncio.run(run())
     assert len(scores.logprobs) == len(ids) - 1
