@@ -112,6 +112,15 @@ def test_a_request_gets_the_same_tokens_alone_and_among_sixteen():
     asyncio.run(run())
 
 
+def test_benchmarks_run_unchanged(cli, data_dir):
+    tasks = ("aime26", "bbeh_mini", "--limit", "3", "--repeats", "1")
+    cut = ("--set", "sampling.max_new_tokens=16", "--data-dir", str(data_dir))
+    done = cli("run", *tasks, "--engine", "gemma", "--model", MODEL, "--json", *cut)
+    assert done.returncode == 0, done.stderr
+    assert "aime26" in done.stdout
+    assert "bbeh_mini" in done.stdout
+
+
 def test_a_demo_task_runs_to_its_table(cli):
     command = ("run", "demo_math", "--engine", "gemma", "--model", MODEL, "--limit", "3", "--json")
     first = cli(*command)

@@ -244,8 +244,9 @@ class GemmaEngine:
         except (RuntimeError, torch.OutOfMemoryError) as error:
             raise EngineError(f"a forward pass failed: {error}") from error
         finally:
-            await self._in_worker(scheduler.abort)
             self._completing = False
+            if self._worker is not None:  # None: the engine was closed before the stream
+                await self._in_worker(scheduler.abort)
 
     async def _run(
         self, requests: Iterator[Request], scheduler: Scheduler

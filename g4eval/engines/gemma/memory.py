@@ -15,7 +15,7 @@ from g4eval.errors import EngineError
 GIB = 2**30
 USABLE_SHARE = 0.9  # of free memory; the rest is the framework's and other programs'
 SMALLEST_CONTEXT = 2048  # tokens that must fit for one request, or the whole context if shorter
-PREFIX_SHARE = 0.2  # of what weights leave, for prompt beginnings kept
+PREFIX_SHARE = 0.1  # of what weights leave, for prompt beginnings kept
 WORK_ROWS = 1024  # rows of a forward pass, at most
 
 

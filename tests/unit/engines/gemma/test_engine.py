@@ -203,3 +203,13 @@ def test_options_that_are_off_are_named(options, words):
 def test_a_model_that_isnt_there_is_refused():
     with pytest.raises(EngineError, match="neither a folder, a GGUF file nor a hub id"):
         complete("./nowhere", [])
+
+
+def test_a_stream_left_open_past_the_engine_closes_quietly(folder):
+    async def run():
+        async with engine_of(folder) as engine:
+            stream = engine.complete([request_of(1), request_of(2, max_new_tokens=2)])
+            await anext(stream)
+        await stream.aclose()
+
+    asyncio.run(run())
