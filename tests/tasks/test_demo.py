@@ -8,7 +8,7 @@ import pytest
 
 from g4eval.config import RunConfig
 from g4eval.errors import SandboxError
-from g4eval.graders.base import GRADERS, grade_completion
+from g4eval.graders.base import GRADERS, Grader, grade_completion
 from g4eval.planning import plan_tasks
 from g4eval.records import Completion, Outcome, StopReason
 from g4eval.registry import Registry
@@ -82,7 +82,7 @@ def test_the_solutions_of_demo_code_pass_their_tests():
 
 
 def test_a_code_task_is_refused_before_generation_where_nothing_can_judge_it(monkeypatch):
-    graders = Registry("grader", {"choice": "g4eval.graders.choice:ChoiceGrader"})
+    graders = Registry[Grader]("grader", {"choice": "g4eval.graders.choice:ChoiceGrader"})
     monkeypatch.setattr("g4eval.planning.GRADERS", graders)
     config = RunConfig(tasks=("demo_choice", "demo_code"), engine="fake")
     with pytest.raises(SandboxError, match="demo_code: the answers are programs") as caught:
