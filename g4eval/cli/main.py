@@ -15,6 +15,7 @@ COMMANDS = {
     "grade": ("grade", "Grade a run again from its store."),
     "show": ("show", "Print a run's table, or one sample."),
     "export": ("export", "Write a run's completions and grades to a file."),
+    "logprobs": ("logprobs", "Score given token ids with a model."),
     "tasks": ("tasks", "List the tasks that can be run."),
     "doctor": ("doctor", "Say what is missing on this machine and how to get it."),
 }

@@ -122,5 +122,6 @@ ENGINES = Registry[Engine](
     "engine",
     {
         "fake": "g4eval.engines.fake:FakeEngine",
+        "gemma": "g4eval.engines.gemma.engine:GemmaEngine",
     },
 )
