@@ -101,5 +101,6 @@ ENGINES = Registry[Engine](
     "engine",
     {
         "fake": "g4eval.engines.fake:FakeEngine",
+        "openai": "g4eval.engines.openai_http:OpenAIEngine",
     },
 )
