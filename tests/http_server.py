@@ -70,7 +70,7 @@ class Reply:
 
     async def delta(self, content: str | None = None, **fields: Any) -> None:
         """One chunk of a chat stream; every field goes to its place."""
-        choice = {
+        choice: dict[str, Any] = {
             "delta": {"content": content} if content is not None else {},
             **{k: fields.pop(k) for k in ("finish_reason", "token_ids") if k in fields},
         }

@@ -102,5 +102,6 @@ ENGINES = Registry[Engine](
     {
         "fake": "g4eval.engines.fake:FakeEngine",
         "openai": "g4eval.engines.openai_http:OpenAIEngine",
+        "vllm": "g4eval.engines.vllm_local:VllmEngine",
     },
 )

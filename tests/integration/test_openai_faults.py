@@ -14,7 +14,7 @@ from g4eval.records import Attempt, Completion, StopReason, Thought
 from tests.driving import collect, complete_all, make_request, run
 from tests.http_server import Handler, HttpRequest, HttpServer, Reply
 
-QUICK = {"first_wait_seconds": 0.01, "longest_wait_seconds": 0.02, "max_retries": 3}
+QUICK: dict[str, Any] = {"first_wait_seconds": 0.01, "longest_wait_seconds": 0.02, "max_retries": 3}
 KEY = "sk-invented-0123456789"
 
 
