@@ -7,6 +7,7 @@ of a request: only silence longer than `idle_timeout_seconds` counts as a broken
 
 import asyncio
 import logging
+import os
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -16,7 +17,8 @@ from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from g4eval.engines.base import UNKNOWN, EngineFacts
+from g4eval.config import parse_model
+from g4eval.engines.base import UNKNOWN, EngineConfig, EngineFacts
 from g4eval.engines.in_flight import complete_concurrently
 from g4eval.engines.openai_fields import read_prompt_logprobs, sampling_fields
 from g4eval.engines.openai_stream import AnswerParts
@@ -114,6 +116,31 @@ class OpenAIEngine:
         self._limit = AdaptiveLimit(options.concurrency)
         self._server = ServerFacts()
         self._n_failed_in_a_row = 0
+
+    @classmethod
+    def configure(cls, config: EngineConfig) -> Self:
+        """Make the engine; the key comes from G4EVAL_API_KEY, else OPENAI_API_KEY."""
+        if not config.base_url:
+            raise ConfigError(
+                "engine openai needs the server's address",
+                where="--base-url",
+                hint="for example --base-url http://127.0.0.1:8000/v1",
+            )
+        if not config.model:
+            raise ConfigError(
+                "engine openai needs the server's name for the model", where="--model"
+            )
+        defaults: dict[str, Any] = {}
+        if config.profile is not None:
+            plain = config.profile.chat_format == "plain"
+            defaults = {"api": "completions"} if plain else {"thinking": config.profile.thinking}
+        options = {**defaults, **config.options}
+        return cls(
+            parse_model(OpenAIOptions, options, where="--set", prefix="engine."),
+            model=config.model,
+            base_url=config.base_url,
+            api_key=api_key_from(os.environ),
+        )
 
     async def __aenter__(self) -> Self:
         await self._connection.__aenter__()

@@ -16,13 +16,14 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from g4eval.engines.base import UNKNOWN, EngineFacts
+from g4eval.config import parse_model
+from g4eval.engines.base import UNKNOWN, EngineConfig, EngineFacts
 from g4eval.engines.in_flight import complete_concurrently
 from g4eval.engines.model_files import find_model_files
 from g4eval.engines.plain_prompt import plain_prompt
 from g4eval.engines.vllm_options import VllmOptions, engine_arguments
 from g4eval.engines.weights_fingerprint import fingerprint_weights
-from g4eval.errors import EngineError, MissingExtraError
+from g4eval.errors import ConfigError, EngineError, MissingExtraError
 from g4eval.records import Attempt, Completion, Message, Request, Thought, TokenScores
 from g4eval.responses import build_completion, parse_stop_reason
 
@@ -52,6 +53,24 @@ class VllmEngine:
         self._context_tokens = 0
         self._closing_ids: frozenset[int] = frozenset()
         self._numbers = itertools.count()
+
+    @classmethod
+    def configure(cls, config: EngineConfig) -> Self:
+        """Make the engine; what the profile knows of the model stands in for options not given."""
+        if not config.model:
+            raise ConfigError("engine vllm needs a model", where="--model")
+        defaults: dict[str, Any] = {}
+        if (profile := config.profile) is not None:
+            defaults = {
+                "prompt": "plain" if profile.chat_format == "plain" else "chat",
+                "thinking": None if profile.chat_format == "plain" else profile.thinking,
+                "stop_token_ids": profile.stop_token_ids,
+                "context_tokens": profile.context_tokens,
+            }
+        options = {**defaults, **config.options}
+        return cls(
+            parse_model(VllmOptions, options, where="--set", prefix="engine."), model=config.model
+        )
 
     async def __aenter__(self) -> Self:
         for name, value in _ENVIRONMENT.items():
