@@ -33,10 +33,11 @@ FIELDS: Mapping[str, type | tuple[type, ...]] = {
 REQUIRED = ("sample_id", "text")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedFile:
     """What the first reading of an import file found."""
 
+    lines: int
     repeats: int  # the largest repeat and one
     ignored: tuple[str, ...]  # keys that mean nothing here
 
@@ -65,7 +66,7 @@ async def import_session(task_id: str, path: Path, config: RunConfig, reporter: 
                     where=f"{path}:{line}",
                     hint="completions are never changed: import into another --run-id",
                 )
-        watch = reporter.start({task_id: 0}, {task_id: 0}, run.store)
+        watch = reporter.start({task_id: checked.lines}, {task_id: 0}, run.store)
         pool = GraderPool(graded_tasks(run.plan))
         async with pool.saving_to(run.store, watch) as grading:
             for _, completion, messages in _completions(path, plan, run, facts):
@@ -73,6 +74,7 @@ async def import_session(task_id: str, path: Path, config: RunConfig, reporter: 
                     run.store.expect_prompt(completion.key, messages, gated=plan.task.spec.gated)
                     await run.store.add_completion(completion)
                     grading.offer(completion)
+                watch(completion)
         reporter.stop()
     return run.folder
 
