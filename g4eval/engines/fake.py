@@ -25,6 +25,8 @@ from g4eval.jsonlines import read_json_lines
 from g4eval.records import Attempt, Completion, Request, StopReason
 from g4eval.responses import build_completion, parse_stop_reason
 
+REQUESTS_PER_TURN = 16  # without delays, others get a turn so often
+
 
 class FakeOptions(BaseModel):
     """`--set engine.KEY=VALUE` of engine `fake`."""
@@ -42,6 +44,7 @@ class FakeOptions(BaseModel):
     delay_seconds: float = Field(default=0.0, ge=0)  # mean; drawn per request, exponential
     concurrency: int = Field(default=64, ge=1)
     stop_after: int | None = Field(default=None, ge=0)  # then the engine breaks
+    journal: Path | None = None  # append the key of each request answered, to see what was asked
     script: Path | None = None  # JSON lines: sample_id, repeat?, text, reasoning?, stop_reason?
     token_ids: bool = False  # give ids: the UTF-8 bytes of the text
     quantization: str = "none"  # declared, to tell two arms apart
@@ -86,7 +89,8 @@ class FakeEngine:
         """Return facts that differ wherever an option can move a score."""
         scoring = self._options.model_dump(
             mode="json",
-            exclude={"delay_seconds", "concurrency", "stop_after", "failed_share", "script"},
+            exclude={"concurrency", "delay_seconds", "failed_share", "journal", "script"}
+            | {"stop_after"},
         )
         return EngineFacts(
             engine="fake",
@@ -124,11 +128,17 @@ class FakeEngine:
                     f"engine fake stopped after {done} requests, as engine.stop_after asks",
                     hint="run the same command without it; what is stored is not made again",
                 )
+            self._note(request)
             yield self._answer(request, started)
             done += 1
             for following in _take(waiting, 1):
                 _push(in_flight, number, following, self._delay(following))
                 number += 1
+
+    def _note(self, request: Request) -> None:
+        if self._options.journal is not None:
+            with self._options.journal.open("a", encoding="utf-8") as journal:
+                journal.write(request.key + "\n")
 
     def _delay(self, request: Request) -> float:
         if not self._options.delay_seconds:
