@@ -78,7 +78,10 @@ class Engine(Protocol):
 
     @classmethod
     def configure(cls, config: EngineConfig) -> Self:
-        """Check the configuration, load nothing; raises ConfigError for an option that is off."""
+        """Check the configuration and what it needs; load nothing.
+
+        Raises ConfigError for an option that is off, NotReadyError with everything that is missing.
+        """
         ...
 
     async def __aenter__(self) -> Self: ...
@@ -115,6 +118,16 @@ class ScoringEngine(Protocol):
             token_ids: [T], T >= 2.
             top_k: K; with K > 0 also the K most likely tokens at each place.
         """
+        ...
+
+
+@runtime_checkable
+class NotingEngine(Protocol):
+    """An engine that has something to say before it loads: its memory plan."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """One line each."""
         ...
 
 

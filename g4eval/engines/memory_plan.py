@@ -46,6 +46,7 @@ class MemoryPlan:
     devices: tuple[Device, ...]
     usable_bytes: int  # of one device, for weights and cache together
     n_together: int  # devices that share one copy of the weights
+    n_copies: int = 1  # of the weights, data parallel
 
     @property
     def n_sequences(self) -> int:
@@ -55,7 +56,7 @@ class MemoryPlan:
 
     def __str__(self) -> str:
         copies = f" over {self.n_together} devices" if self.n_together > 1 else ""
-        idle = len(self.devices) - self.n_together
+        idle = len(self.devices) - self.n_together * self.n_copies
         return (
             f"memory plan: weights {self.weights_bytes / GIB:.1f} GiB{copies},"
             f" cache {self.cache.bytes_at(self.context_tokens) / GIB:.2f} GiB for"

@@ -22,6 +22,7 @@ from g4eval.engines.in_flight import complete_concurrently
 from g4eval.engines.model_files import find_model_files
 from g4eval.engines.plain_prompt import plain_prompt
 from g4eval.engines.vllm_options import VllmOptions, engine_arguments
+from g4eval.engines.vllm_plan import plan_vllm
 from g4eval.engines.weights_fingerprint import fingerprint_weights
 from g4eval.errors import ConfigError, EngineError, MissingExtraError
 from g4eval.records import Attempt, Completion, Message, Request, Thought, TokenScores
@@ -45,6 +46,7 @@ class VllmEngine:
     """
 
     def __init__(self, options: VllmOptions, *, model: str) -> None:
+        self.notes: tuple[str, ...] = ()  # the memory plan
         self._options = options
         self._model = model
         self._engine: Any = None
@@ -52,11 +54,15 @@ class VllmEngine:
         self._facts: EngineFacts | None = None
         self._context_tokens = 0
         self._closing_ids: frozenset[int] = frozenset()
+        self._first_token: int | None = None  # before plain prompts
         self._numbers = itertools.count()
 
     @classmethod
     def configure(cls, config: EngineConfig) -> Self:
-        """Make the engine; what the profile knows of the model stands in for options not given."""
+        """Make the engine, its options completed by the profile and by what the machine can hold.
+
+        Raises NotReadyError with everything that is missing: vLLM, a GPU, weights, memory.
+        """
         if not config.model:
             raise ConfigError("engine vllm needs a model", where="--model")
         defaults: dict[str, Any] = {}
@@ -65,12 +71,13 @@ class VllmEngine:
                 "prompt": "plain" if profile.chat_format == "plain" else "chat",
                 "thinking": None if profile.chat_format == "plain" else profile.thinking,
                 "stop_token_ids": profile.stop_token_ids,
-                "context_tokens": profile.context_tokens,
             }
-        options = {**defaults, **config.options}
-        return cls(
-            parse_model(VllmOptions, options, where="--set", prefix="engine."), model=config.model
-        )
+        values = {**defaults, **config.options}
+        options = parse_model(VllmOptions, values, where="--set", prefix="engine.")
+        plan = plan_vllm(options, config.model)
+        engine = cls(plan.options, model=config.model)
+        engine.notes = (str(plan.memory),) if plan.memory else ()
+        return engine
 
     async def __aenter__(self) -> Self:
         for name, value in _ENVIRONMENT.items():
@@ -99,6 +106,8 @@ class VllmEngine:
         config = self._engine.vllm_config
         self._context_tokens = config.model_config.max_model_len
         self._closing_ids = _ids_of(self._tokenizer, _CLOSING_TOKENS)
+        if str(config.model_config.hf_text_config.model_type).startswith("gemma"):
+            self._first_token = self._tokenizer.bos_token_id  # Gemma 4's tokenizer adds none
         weights = await asyncio.to_thread(self._weights_fingerprint)
         self._facts = self._read_facts(config, attention, weights)
         return self
@@ -200,7 +209,9 @@ class VllmEngine:
         """Return the prompt as the model reads it, as text and as ids [P]."""
         if self._options.prompt == "plain":
             text = plain_prompt(messages)
-            return text, list(self._tokenizer.encode(text))
+            ids = list(self._tokenizer.encode(text))
+            first = self._first_token
+            return text, ids if first is None or ids[:1] == [first] else [first, *ids]
         switch = self._options.thinking
         text = self._tokenizer.apply_chat_template(
             [{"role": m.role, "content": m.content} for m in messages],

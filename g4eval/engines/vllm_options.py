@@ -26,10 +26,10 @@ class VllmOptions(BaseModel):
     quantization: str | None = None
     kv_cache_dtype: str = "auto"
     attention_backend: str | None = None
-    tensor_parallel_size: int = Field(default=1, ge=1)
+    tensor_parallel_size: int | None = Field(default=None, ge=1)  # None: as few GPUs as it needs
     pipeline_parallel_size: int = Field(default=1, ge=1)
     data_parallel_size: int = Field(default=1, ge=1)
-    context_tokens: int | None = Field(default=None, ge=1)
+    context_tokens: int | None = Field(default=None, ge=1)  # None: the model's, 98,304 at most
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     max_num_seqs: int | None = Field(default=None, ge=1)
     max_num_batched_tokens: int | None = Field(default=None, ge=1)
@@ -42,6 +42,13 @@ class VllmOptions(BaseModel):
     load_format: str = "auto"
     text_only: bool = True  # leave vision and audio towers out
     more: Mapping[str, Any] = Field(default_factory=dict)  # any other argument of vLLM's
+
+    @property
+    def n_together(self) -> int | None:
+        """How many GPUs share one copy of the weights; None: not settled."""
+        if self.tensor_parallel_size is None:
+            return None
+        return self.tensor_parallel_size * self.pipeline_parallel_size
 
 
 def engine_arguments(options: VllmOptions, model: str, known: set[str]) -> dict[str, Any]:
