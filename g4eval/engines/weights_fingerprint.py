@@ -74,9 +74,10 @@ class _Memory:
         self._file = file
         self._is_changed = False
         try:
-            self._hashes: dict[str, list[object]] = json.loads(file.read_text(encoding="utf-8"))
+            known = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            self._hashes = {}
+            known = {}
+        self._hashes: dict[str, list[object]] = known if isinstance(known, dict) else {}
 
     def recall(self, path: Path) -> str | None:
         entry = self._hashes.get(str(path))
