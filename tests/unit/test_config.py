@@ -54,4 +54,4 @@ def test_sampling_defaults_are_the_ones_recommended_for_gemma() -> None:
 def test_unknown_sampling_key_names_its_group() -> None:
     with pytest.raises(ConfigError, match=r"'sampling\.temprature' is not a known key") as caught:
         parse_model(SamplingParams, {"temprature": 1}, where="--set", prefix="sampling.")
-    assert caught.value.hint == "did you mean sampling.temperature?"
+    assert caught.value.hint == "did you mean temperature?"
