@@ -108,7 +108,7 @@ def plan_memory(
         for count in counts
     ]
     roomy = (plan for plan in plans if plan.n_sequences >= _WANTED_SEQUENCES)
-    plan = next(roomy, None) or max(plans, key=lambda plan: plan.n_sequences)
+    plan = next(roomy, None) or max(plans, key=lambda plan: (plan.n_sequences, plan.n_together))
     if plan.n_sequences >= 1:
         return plan
     needed = weights_bytes + plan.cache.bytes_at(context_tokens)
