@@ -18,7 +18,7 @@ _WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt", ".pth")
 _OTHERS = re.compile(
     r"config\.json|generation_config\.json|.*tokenizer.*|special_tokens_map\.json"
     r"|added_tokens\.json|vocab\.(json|txt)|merges\.txt|chat_template.*|.*\.jinja"
-    r"|.*\.index\.json|(pre)?processor_config\.json|.*quant.*\.json|adapter_config\.json"
+    r"|.*\.index\.json|(pre)?processor_config\.json|.*quant.*\.json|adapter_config\.json|.*\.model"
 )
 _SHA256_NAME = re.compile(r"[0-9a-f]{64}")
 _CHUNK_BYTES = 2**22
