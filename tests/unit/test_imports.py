@@ -13,6 +13,7 @@ ORDER = [
     {"cli"},
     {"importing", "regrading"},
     {"session"},
+    {"preflight", "doctor"},
     {"planning"},
     {"report", "gate"},
     {"pipeline"},
