@@ -48,12 +48,9 @@ def plan_tasks(config: RunConfig, profile: Profile | None) -> tuple[TaskPlan, ..
     _check_groups(config, tasks)
     plans: list[TaskPlan] = []
     missing: list[NotReadyError] = []
-    try:
-        _refuse_unjudged(tasks)
-    except SandboxError as error:
-        missing.append(error)
     for task in tasks:
         try:
+            _refuse_unjudged(task)
             plans.append(_plan_task(config, task, profile))
         except NotReadyError as error:
             missing.append(error)
@@ -170,14 +167,13 @@ def answers_of(plans: tuple[TaskPlan, ...]) -> Answers:
     return answer
 
 
-def _refuse_unjudged(tasks: list[Task]) -> None:
-    """Refuse code tasks before anything is generated where nothing can judge them."""
-    code = [task.spec.id for task in tasks if task.spec.grader == "code"]
-    if code and "code" not in GRADERS:
+def _refuse_unjudged(task: Task) -> None:
+    """Refuse a code task before anything is generated where nothing can judge it."""
+    if task.spec.grader == "code" and "code" not in GRADERS:
         raise SandboxError(
-            f"{', '.join(code)}: the answers are programs, and this version has no sandbox to run "
+            f"{task.spec.id}: the answers are programs, and this version has no sandbox to run "
             "them in",
-            hint="leave these tasks out",
+            hint="leave this task out",
         )
 
 
