@@ -180,7 +180,7 @@ class OpenAIEngine:
                 "extra_body": dict(options.extra_body),
             },
             operation={
-                "server_address": self._connection.address,
+                "address": self._connection.address,
                 "concurrency": options.concurrency,
                 "stream": options.stream,
             },
