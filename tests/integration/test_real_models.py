@@ -76,14 +76,18 @@ class Runs:
         }
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "g4eval", *arguments],
-            cwd=self.folder,
-            env=self.environment,
-            stdout=(self.folder / "out.txt").open("wb"),
-            stderr=(self.folder / "err.txt").open("wb"),
-            start_new_session=True,
-        )
+        with (
+            (self.folder / "out.txt").open("wb") as out,
+            (self.folder / "err.txt").open("wb") as err,
+        ):
+            return subprocess.Popen(
+                [sys.executable, "-m", "g4eval", *arguments],
+                cwd=self.folder,
+                env=self.environment,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
 
     def finish(self, *arguments: str, code: int = 0) -> str:
         """Run to the end; give what it printed."""
@@ -110,7 +114,7 @@ class Runs:
 
     def wait_for(self, run_id: str, count: int, process: subprocess.Popen[bytes]) -> None:
         """Return once so many completions are stored."""
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 400
         while len(self.completions(run_id)) < count:
             assert time.monotonic() < deadline, self.errors()
             assert process.poll() is None, self.errors()
