@@ -21,6 +21,7 @@ import pytest
 from g4eval.engines.openai_http import OpenAIEngine, OpenAIOptions
 from g4eval.engines.vllm_local import VllmEngine
 from g4eval.engines.vllm_options import VllmOptions
+from g4eval.errors import StoreError
 from g4eval.records import Completion
 from g4eval.store.reader import RunReader
 from tests.conftest import cli_environment
@@ -112,10 +113,17 @@ class Runs:
                 for c in run.completions(task_id)
             }
 
+    def count(self, run_id: str) -> int:
+        """How many are stored; 0 while the run is still being made."""
+        try:
+            return len(self.completions(run_id))
+        except StoreError:
+            return 0
+
     def wait_for(self, run_id: str, count: int, process: subprocess.Popen[bytes]) -> None:
         """Return once so many completions are stored."""
         deadline = time.monotonic() + 400
-        while len(self.completions(run_id)) < count:
+        while self.count(run_id) < count:
             assert time.monotonic() < deadline, self.errors()
             assert process.poll() is None, self.errors()
             time.sleep(0.2)
