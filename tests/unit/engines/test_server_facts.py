@@ -14,7 +14,7 @@ def facts_of(models: dict[str, Any], **answers: Any) -> ServerFacts:
     async def ask(address: str) -> dict[str, Any]:
         root, _, path = address.partition("://127.0.0.1:1/")
         assert root == "http"
-        return answers.get(path.replace("/", "_"), {})
+        return dict(answers.get(path.replace("/", "_"), {}))
 
     return run(ask_server(ask, "http://127.0.0.1:1/v1", models, "tiny"))
 

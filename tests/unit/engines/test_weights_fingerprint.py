@@ -72,9 +72,12 @@ def test_a_file_is_read_once_and_again_when_it_changes(
 ) -> None:
     read: list[str] = []
     real = weights_fingerprint._sha256
-    monkeypatch.setattr(
-        weights_fingerprint, "_sha256", lambda path: read.append(path.name) or real(path)
-    )
+
+    def noting(path: Path) -> str:
+        read.append(path.name)
+        return real(path)
+
+    monkeypatch.setattr(weights_fingerprint, "_sha256", noting)
     folder = make_model(tmp_path / "model")
     first = fingerprint_weights(folder, cache_dir=tmp_path)
     assert fingerprint_weights(folder, cache_dir=tmp_path) == first
