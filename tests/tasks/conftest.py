@@ -15,7 +15,7 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     try:
-        import datasets  # noqa: PLC0415  of an extra
+        import datasets
     except ImportError:
         return
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "hub"))
