@@ -1,0 +1,383 @@
+"""The process that runs a container: PID 1, one child per submission, nothing left between two.
+
+It talks to the host over its standard input and output, which no child ever holds, in frames: one
+kind byte, a 4-byte big-endian length, the payload (JSON unless said).
+
+    host -> server   L load {key, fn_name, inputs}     U unload {key}
+                     R run {run, key, code, limit_seconds, clock, reading, output_bytes}
+                     K kill: the run's number, 4 bytes; ignored when that run is over
+    server -> host   H hello {python, packages, features}
+                     T a child's frame: stamps (`_STAMPS`), then its kind byte and its payload
+                     E end of the run {run, why, ...}, after everything it left is gone
+
+The server never runs or parses a submission. It keeps the clock: it stamps each frame with wall and
+CPU time it measured itself, and kills a child that is overdue. Threat model: README.md.
+Standard library only.
+"""
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import stat
+import struct
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from sandboxes.python_judge import child
+
+HEADER = struct.Struct(">cI")
+_STAMPS = struct.Struct(">IIdddd")  # run, test, wall, CPU, waited for a core, slept: seconds
+_GRACE_SECONDS = 2.0  # an alarm's delivery, a big result's encoding
+_PRELOADED = ("numpy",)
+_SCRATCH = Path("/tmp")
+_MAX_FRAME_BYTES = 1 << 30
+_PR_SET_DUMPABLE = 4
+_OOM_COUNTERS = ("/sys/fs/cgroup/memory/memory.oom_control", "/sys/fs/cgroup/memory.events")
+
+
+class Protocol(Exception):  # noqa: N818  a child's breach, not an error of ours
+    """A child sent what no child sends."""
+
+
+class Channel:
+    """The host's side: frames over two descriptors that children don't inherit."""
+
+    def __init__(self, source: int, sink: int) -> None:
+        self.source = source
+        self.sink = sink
+
+    def read(self) -> tuple[bytes, bytes] | None:
+        """Return the next frame; None at the end of the stream."""
+        header = self._exactly(HEADER.size)
+        if header is None:
+            return None
+        kind, length = HEADER.unpack(header)
+        payload = self._exactly(length)
+        return None if payload is None else (kind, payload)
+
+    def write(self, kind: bytes, *parts: bytes) -> None:
+        """Send one frame, of all parts together."""
+        data = memoryview(HEADER.pack(kind, sum(map(len, parts))) + b"".join(parts))
+        while data:
+            data = data[os.write(self.sink, data) :]
+
+    def _exactly(self, size: int) -> bytes | None:
+        data = bytearray()
+        while len(data) < size:
+            piece = os.read(self.source, min(size - len(data), 1 << 20))
+            if not piece:
+                return None
+            data += piece
+        return bytes(data)
+
+
+class Meter:
+    """Wall, CPU and waiting time of the child and its threads, as the kernel counts them."""
+
+    def __init__(self, pid: int) -> None:
+        self._clock = (~pid << 3) | 2  # the CPU clock of another process: clock_getcpuclockid(3)
+        self._tasks = f"/proc/{pid}/task"
+        self._last = (time.monotonic(), 0.0, 0.0)
+
+    def lap(self) -> tuple[float, float, float, float]:
+        """Return wall, CPU, waited and slept seconds since the last lap."""
+        now = (time.monotonic(), self._cpu(), self._waited())
+        wall, cpu, waited = (max(0.0, a - b) for a, b in zip(now, self._last, strict=True))
+        self._last = now
+        return wall, cpu, waited, max(0.0, wall - cpu - waited)
+
+    def _cpu(self) -> float:
+        try:
+            return time.clock_gettime(self._clock)
+        except OSError:
+            return self._last[1]
+
+    def _waited(self) -> float:
+        try:
+            total = 0
+            for task in os.listdir(self._tasks):
+                with open(f"{self._tasks}/{task}/schedstat", "rb") as file:
+                    total += int(file.read().split()[1])
+            return total / 1e9
+        except (OSError, IndexError, ValueError):
+            return self._last[2]
+
+
+class Run:
+    """One child, watched until it ends or is overdue."""
+
+    def __init__(self, header: dict[str, Any], problem: child.Problem, channel: Channel) -> None:
+        self.number: int = header["run"]
+        self.limit: float = header["limit_seconds"]
+        self.wall_limit = self.limit * 3 if header["clock"] == "cpu" else self.limit
+        self.functional = problem.fn_name is not None
+        self.output_bytes: int = header["output_bytes"]
+        self.why: str | None = None
+        self.alarmed = False
+        self._tests = 0
+        self._channel = channel
+        self._buffer = bytearray()
+        self._started = time.monotonic()
+        # The official wall budget of a whole submission.
+        self._end = self._started + (self.wall_limit + 1) * len(problem.inputs) + 5
+        self._due = min(self._end, self._started + 2 * self.wall_limit + _GRACE_SECONDS)
+        ours, theirs = socket.socketpair()
+        self.pid = os.fork()
+        if self.pid == 0:
+            _become_child(channel, theirs.fileno(), child.Job(header, problem))
+        theirs.close()
+        self._socket = ours
+        self._meter = Meter(self.pid)
+
+    def watch(self, wakeup: int) -> None:
+        """Relay frames until `why` is known: done, died, killed, time, output or protocol."""
+        poll = select.poll()
+        for descriptor in (self._socket.fileno(), self._channel.source, wakeup):
+            poll.register(descriptor, select.POLLIN)
+        while self.why is None:
+            left = self._due - time.monotonic()
+            if left <= 0:
+                self.why = "time"
+                break
+            ready = [descriptor for descriptor, _ in poll.poll(left * 1000 + 1)]
+            if self._socket.fileno() in ready:
+                self._receive()
+            elif self._channel.source in ready:
+                self._obey()
+            elif wakeup in ready:
+                os.read(wakeup, 4096)
+                if _is_dead(self.pid):
+                    self._receive(drain=True)
+                    self.why = self.why or "died"
+
+    def close(self) -> None:
+        """Close the child's socket, so that nothing it left behind can speak."""
+        self._socket.close()
+
+    def _obey(self) -> None:
+        frame = self._channel.read()
+        if frame is None:
+            os._exit(0)  # the host is gone
+        if frame[0] == b"K" and int.from_bytes(frame[1], "big") == self.number:
+            self.why = "killed"
+
+    def _receive(self, *, drain: bool = False) -> None:
+        self._socket.setblocking(False)
+        try:
+            while True:
+                try:
+                    piece = self._socket.recv(1 << 20)
+                except BlockingIOError:
+                    return
+                except ConnectionError:
+                    piece = b""
+                if not piece:
+                    self.why = self.why or "died"
+                    return
+                self._buffer += piece
+                self._relay()
+                if self.why is not None or not drain:
+                    return
+        except Protocol:
+            self.why = "protocol"
+
+    def _relay(self) -> None:
+        start = 0
+        while self.why is None and len(self._buffer) - start >= HEADER.size:
+            kind, length = HEADER.unpack_from(self._buffer, start)
+            if length > self.output_bytes * 4 + 4096:  # at most 4 bytes a character
+                self.why = "output"
+                break
+            end = start + HEADER.size + length
+            if len(self._buffer) < end:
+                break
+            self._take(kind, bytes(self._buffer[start + HEADER.size : end]))
+            start = end
+        del self._buffer[:start]
+
+    def _take(self, kind: bytes, payload: bytes) -> None:
+        if kind not in b"CFOVXABSD":
+            raise Protocol
+        now = time.monotonic()
+        if kind == b"D":
+            self.why = "done"
+        elif kind == b"A":
+            self.alarmed = True
+            # A functional submission may swallow the alarm and still return, as officially.
+            self._due = self._end if self.functional else now + _GRACE_SECONDS
+        else:
+            self._due = min(self._end, now + self.wall_limit + _GRACE_SECONDS)
+        laps = self._meter.lap() if kind in b"COVXS" else (0.0, 0.0, 0.0, 0.0)
+        self._channel.write(
+            b"T", _STAMPS.pack(self.number, self._tests, *laps), kind, payload
+        )
+        self._tests += kind in b"OVXS"
+
+    def summary(self, usage: "Usage") -> dict[str, Any]:
+        """Return what the host is told at the end."""
+        wall, cpu, waited, slept = self._meter.lap()
+        return {
+            "run": self.number,
+            "why": self.why,
+            "tests": self._tests,
+            "alarmed": self.alarmed,
+            "last": {"wall": wall, "cpu": cpu, "waited": waited, "slept": slept},
+            "wall_seconds": time.monotonic() - self._started,
+            **vars(usage),
+        }
+
+
+class Usage:
+    """What a run used and how its child ended."""
+
+    def __init__(self) -> None:
+        self.cpu_seconds = 0.0
+        self.memory_bytes = 0
+        self.status: int | None = None  # as os.waitstatus_to_exitcode
+        self.out_of_memory = False
+        self.processes = 0
+        self.clean = False
+
+
+def main() -> None:
+    """Serve until the host closes the stream."""
+    channel = Channel(os.dup(0), os.dup(1))
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(null, descriptor)
+    os.close(null)
+    sys.stdin.close()
+    sys.stdin = open(0, encoding="utf-8", closefd=False)
+    os.environ.pop("PYTHONPATH", None)
+    features = _harden()
+    wakeup = _wake_on_children()
+    packages = {name: importlib.import_module(name).__version__ for name in _PRELOADED}
+    gc.collect()
+    gc.freeze()
+    hello = {"python": sys.version.split()[0], "packages": packages, "features": features}
+    channel.write(b"H", json.dumps(hello).encode())
+    problems: dict[str, child.Problem] = {}
+    while (frame := channel.read()) is not None:
+        kind, payload = frame
+        if kind == b"K":
+            continue
+        message = json.loads(payload)
+        if kind == b"L":
+            problems[message["key"]] = child.Problem(message["fn_name"], message["inputs"])
+        elif kind == b"U":
+            problems.pop(message["key"], None)
+        elif kind == b"R":
+            _serve(message, problems[message["key"]], channel, wakeup)
+
+
+def _serve(
+    header: dict[str, Any], problem: child.Problem, channel: Channel, wakeup: int
+) -> None:
+    ooms = _oom_kills()
+    run = Run(header, problem, channel)
+    run.watch(wakeup)
+    last = run.summary(Usage())
+    usage = _sweep(run.pid)
+    run.close()
+    usage.out_of_memory = usage.status == -signal.SIGKILL and _oom_kills() > ooms
+    usage.clean = _empty(_SCRATCH)
+    channel.write(b"E", json.dumps(last | vars(usage)).encode())
+
+
+def _become_child(channel: Channel, descriptor: int, job: child.Job) -> None:
+    """Give up everything of the server's and run the job; never returns."""
+    try:
+        os.close(channel.source)
+        os.close(channel.sink)
+        os.dup2(descriptor, 3)
+        os.closerange(4, 256)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        _set_dumpable(1)
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("1000")
+        child.run(job, 3)
+    finally:
+        os._exit(1)
+
+
+def _sweep(pid: int) -> Usage:
+    """Kill every other process of the container and reap until none is left."""
+    usage = Usage()
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(-1, signal.SIGKILL)
+    while True:
+        try:
+            reaped, status, resources = os.wait4(-1, 0)
+        except ChildProcessError:
+            return usage
+        usage.processes += 1
+        usage.cpu_seconds += resources.ru_utime + resources.ru_stime
+        usage.memory_bytes = max(usage.memory_bytes, resources.ru_maxrss * 1024)
+        if reaped == pid:
+            usage.status = os.waitstatus_to_exitcode(status)
+
+
+def _is_dead(pid: int) -> bool:
+    """Return whether the child ended; it stays a zombie, for `_sweep` to count."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _empty(folder: Path) -> bool:
+    """Delete what is in a folder, following no link; return whether it is empty now."""
+    try:
+        pending = [Path(entry.path) for entry in os.scandir(folder)]
+        while pending:
+            path = pending[-1]
+            if not stat.S_ISDIR(path.lstat().st_mode):
+                path.unlink()
+                pending.pop()
+                continue
+            path.chmod(0o700)
+            inside = [Path(entry.path) for entry in os.scandir(path)]
+            if inside:
+                pending += inside
+            else:
+                path.rmdir()
+                pending.pop()
+    except OSError:
+        return False
+    return True
+
+
+def _oom_kills() -> int:
+    for name in _OOM_COUNTERS:
+        with contextlib.suppress(OSError):
+            lines = Path(name).read_text().splitlines()
+            return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+    return 0
+
+
+def _harden() -> dict[str, bool]:
+    """Shut this process's memory and descriptors to its own children."""
+    features = {"not_dumpable": _set_dumpable(0), "pid_1": os.getpid() == 1}
+    sys.set_int_max_str_digits(child.MAX_INT_DIGITS)  # officially set before inputs are parsed
+    return features
+
+
+def _set_dumpable(value: int) -> bool:
+    return ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, value, 0, 0, 0) == 0
+
+
+def _wake_on_children() -> int:
+    source, sink = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(sink, warn_on_full_buffer=False)
+    return source
+
+
+if __name__ == "__main__":
+    main()
