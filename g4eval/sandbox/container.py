@@ -131,7 +131,7 @@ def _started(pid: int) -> str:
     return stat.rpartition(")")[2].split()[19]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Container:
     """A started container. One thread uses it; any failure is a StreamError and its end."""
 
@@ -179,6 +179,20 @@ class Container:
             is_suspect=judging.is_suspect,
             overhead_seconds=time.monotonic() - started - end.wall_seconds,
         )
+
+    def run_program(self, job: CodeJob, problem: Problem) -> str:
+        """Run a program of ours and return what it printed; StreamError if it doesn't end well."""
+        self._load(problem)
+        self.jobs += 1
+        self._send(b"R", run_message(self.jobs, problem.key, job, "wall", problem.output_bytes))
+        output = ""
+        while (frame := self._receive(_START_SECONDS, SMALL_FRAME_BYTES)).kind != b"E":
+            report = read_report(frame)
+            if report.kind == b"O":
+                output += report.payload.decode("utf-8", "replace")
+            elif report.kind == b"X":
+                output += f"{report.payload!r}"
+        return output
 
     def remove(self) -> None:
         """End it, whatever it is doing; never raises."""
