@@ -172,7 +172,8 @@ class Container:
         judging = Judging(job, clock)
         end = self._follow(number, judging, job, problem, clock)
         result = judging.finish(end)
-        if not end.clean or end.why == "protocol" or end.out_of_memory:
+        breach = end.why == "protocol" or result.details.get("out_of_turn")
+        if breach or not end.clean or end.out_of_memory:
             self.is_spent = True
         return Judged(
             result=result,

@@ -7,7 +7,6 @@ are replaced after `recycle_after` jobs, and at once after anything out of turn.
 
 import asyncio
 import hashlib
-import json
 import os
 import threading
 import time
@@ -38,6 +37,7 @@ from g4eval.sandbox.frames import StreamError
 from g4eval.sandbox.image import image_tag
 from g4eval.sandbox.schedule import Schedule, Task
 from g4eval.sandbox.selftest import check_container
+from g4eval.sandbox.values import read_expected
 
 _DAEMON_HINT = (
     "start Docker (`systemctl start docker`, or `dockerd` as root) and check that this user may "
@@ -338,7 +338,7 @@ def _job_fault(job: CodeJob) -> str | None:
     if job.fn_name is not None:
         for number, test in enumerate(job.tests):
             try:
-                json.loads(test.output)
+                read_expected(test.output)
             except (ValueError, RecursionError) as error:
                 return f"the expected output of test {number} is no JSON: {error}"
     return None

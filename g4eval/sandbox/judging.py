@@ -22,7 +22,7 @@ from g4eval.sandbox.compare import (
 )
 from g4eval.sandbox.frames import StreamError
 from g4eval.sandbox.protocol import End, Lap, Report
-from g4eval.sandbox.values import ValueTreeError, is_opaque, rebuild_value
+from g4eval.sandbox.values import ValueTreeError, is_opaque, read_expected, rebuild_value
 
 # Official codes: per test True, False or -2 wrong, -3 time limit, -4 error; -5 the child died.
 WRONG, TIME, ERROR, DIED = -2, -3, -4, -5
@@ -32,7 +32,6 @@ _SUSPECT_WAIT = 0.1
 _LATE_SECONDS = 0.5
 _ENCODED_BYTES_PER_SECOND = 1e6
 _ERROR_CHARACTERS = 500
-TEST_KINDS = frozenset({b"O", b"V", b"X", b"S"})
 
 
 class Judging:
@@ -47,6 +46,7 @@ class Judging:
         self._verdict: Verdict | None = None
         self._error: str | None = None
         self._alarmed = False
+        self._processes = 1
         self._laps: list[Lap] = []
         self._flags: dict[str, Json] = {}
 
@@ -73,6 +73,7 @@ class Judging:
 
     def finish(self, end: End) -> JobResult:
         """Return the result, given how the run ended."""
+        self._processes = end.processes
         if not self.decided:
             self._laps.append(end.last)
             self._ended(end)
@@ -90,15 +91,19 @@ class Judging:
 
     @property
     def is_suspect(self) -> bool:
-        """Whether a time-out may be ours: the program was kept from its core for too long."""
+        """Whether a time-out may be ours: others, not its own processes, kept it from its core."""
         if self._verdict is not Verdict.TIME_LIMIT or not self._laps:
+            return False
+        if self._processes > 1 or "alarm_disarmed" in self._flags:
             return False
         lap, limit = self._laps[-1], self._job.time_limit_seconds
         return lap.cpu < _SUSPECT_CPU * limit and lap.waited >= _SUSPECT_WAIT * limit
 
     def _test(self, report: Report) -> None:
-        if report.kind not in TEST_KINDS or len(self._results) >= len(self._job.tests):
-            raise StreamError(f"a {report.kind!r} frame out of turn")
+        answer = b"O" if self._job.fn_name is None else b"V"
+        if report.kind not in (answer, b"X", b"S"):
+            self._flags["out_of_turn"] = True
+            return self._died(Verdict.RUNTIME_ERROR, "it spoke out of turn")
         self._laps.append(report.lap)
         if report.kind == b"S":
             self._decide(Verdict.OUTPUT_LIMIT, WRONG, "more output than any right answer has")
@@ -112,6 +117,7 @@ class Judging:
         else:
             self._value(report.payload)
         self._alarmed = False
+        return None
 
     def _is_late(self, report: Report) -> bool:
         if self._alarmed:
@@ -135,7 +141,7 @@ class Judging:
         return self._decide(Verdict.WRONG_ANSWER, WRONG, difference)
 
     def _value(self, payload: bytes) -> None:
-        expected = json.loads(self._job.tests[len(self._results)].output)
+        expected = read_expected(self._job.tests[len(self._results)].output)
         try:
             value = rebuild_value(payload)
         except ValueTreeError as error:

@@ -47,19 +47,21 @@ class End:
     status: int | None  # exit code; negative: a signal
     out_of_memory: bool
     clean: bool  # nothing was left in the container
+    processes: int  # that were in it, the child included
     cpu_seconds: float
     wall_seconds: float
     memory_bytes: int
 
 
 def output_limit(outputs: Sequence[str]) -> int:
-    """Return how many characters a test may print: far more than any right answer."""
-    return max(MIN_OUTPUT_BYTES, 4 * max(map(len, outputs), default=0))
+    """Return how many bytes a test may print: far more than any right answer."""
+    longest = max((len(text.encode("utf-8", "surrogatepass")) for text in outputs), default=0)
+    return max(MIN_OUTPUT_BYTES, 4 * longest)
 
 
 def frame_limit(output_bytes: int) -> int:
     """Return the longest frame that may come while a job with this output limit runs."""
-    return 4 * output_bytes + SMALL_FRAME_BYTES
+    return output_bytes + SMALL_FRAME_BYTES
 
 
 def load_message(key: str, fn_name: str | None, inputs: Sequence[str]) -> bytes:
@@ -74,17 +76,17 @@ def unload_message(key: str) -> bytes:
 
 def run_message(run: int, key: str, job: CodeJob, clock: str, output_bytes: int) -> bytes:
     """Write one submission; `clock` is wall or cpu: what the time limit counts."""
-    return json.dumps(
+    header = json.dumps(
         {
             "run": run,
             "key": key,
-            "code": job.code,
             "limit_seconds": job.time_limit_seconds,
             "clock": clock,
             "reading": job.reading.value,
             "output_bytes": output_bytes,
         }
     ).encode()
+    return struct.pack(">I", len(header)) + header + job.code.encode("utf-8", "surrogatepass")
 
 
 def kill_message(run: int) -> bytes:
@@ -123,6 +125,7 @@ def read_end(frame: Frame) -> End:
             status=message["status"],
             out_of_memory=bool(message["out_of_memory"]),
             clean=bool(message["clean"]),
+            processes=int(message["processes"]),
             cpu_seconds=float(message["cpu_seconds"]),
             wall_seconds=float(message["wall_seconds"]),
             memory_bytes=int(message["memory_bytes"]),

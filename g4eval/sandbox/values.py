@@ -30,6 +30,16 @@ class Unequal:
         return f"<{self.name}>"
 
 
+def read_expected(text: str) -> Any:
+    """Read an expected value, with integers of any length; ValueError if it is no JSON."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:  # more digits than Python reads unasked; Decimal has no such limit
+        return json.loads(text, parse_int=lambda digits: int(Decimal(digits)))
+
+
 def rebuild_value(payload: bytes) -> Any:
     """Return the value; ValueTreeError if the payload isn't one."""
     try:

@@ -72,8 +72,8 @@ class TimeoutException(Exception):  # noqa: N818  its name is part of the offici
 class Job:
     """What the server hands to the child: a program and the inputs of its problem."""
 
-    def __init__(self, header: dict[str, Any], problem: "Problem") -> None:
-        self.code: str = header["code"]
+    def __init__(self, header: dict[str, Any], problem: "Problem", code: bytes) -> None:
+        self.code = code.decode("utf-8", "surrogatepass")
         self.limit: float = header["limit_seconds"]
         self.timer = signal.ITIMER_PROF if header["clock"] == "cpu" else signal.ITIMER_REAL
         self.fair: bool = header["reading"] == "fair"
@@ -248,9 +248,10 @@ def _test_program(job: Job, program: Callable[[], object], send: Send) -> None:
             finally:
                 job.disarm()
             output = captured.getvalue()
-        if len(output) > job.output_limit:
+        encoded = output.encode("utf-8", "surrogatepass")
+        if len(encoded) > job.output_limit:
             return send(b"S", b"")
-        send(b"O", output.encode("utf-8", "surrogatepass"))
+        send(b"O", encoded)
     return None
 
 

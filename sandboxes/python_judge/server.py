@@ -4,15 +4,17 @@ It talks to the host over its standard input and output, which no child ever hol
 kind byte, a 4-byte big-endian length, the payload (JSON unless said).
 
     host -> server   L load {key, fn_name, inputs}     U unload {key}
-                     R run {run, key, code, limit_seconds, clock, reading, output_bytes}
+                     R run: the length of a JSON header, 4 bytes; the header {run, key,
+                       limit_seconds, clock, reading, output_bytes}; the code, UTF-8
                      K kill: the run's number, 4 bytes; ignored when that run is over
     server -> host   H hello {python, packages, features}
                      T a child's frame: stamps (`_STAMPS`), then its kind byte and its payload
                      E end of the run {run, why, ...}, after everything it left is gone
 
 The server never runs or parses a submission. It keeps the clock: it stamps each frame with wall and
-CPU time it measured itself, and kills a child that is overdue. Threat model: README.md.
-Standard library only.
+CPU time it measured itself, and kills a child that is overdue. Code and outputs pass through memory
+that forked children don't get (`Buffer`), so that a submission can't copy what an earlier one of the
+same problem printed. Threat model: README.md. Standard library only.
 """
 
 import contextlib
@@ -20,6 +22,7 @@ import ctypes
 import gc
 import importlib
 import json
+import mmap
 import os
 import select
 import signal
@@ -38,13 +41,39 @@ _STAMPS = struct.Struct(">IIdddd")  # run, test, wall, CPU, waited for a core, s
 _GRACE_SECONDS = 2.0  # an alarm's delivery, a big result's encoding
 _PRELOADED = ("numpy",)
 _SCRATCH = Path("/tmp")
-_MAX_FRAME_BYTES = 1 << 30
+_SMALL_BYTES = 1 << 16  # a frame without output
+_CHILD_KINDS = frozenset({b"C", b"F", b"O", b"V", b"X", b"A", b"B", b"S", b"D"})
 _PR_SET_DUMPABLE = 4
 _OOM_COUNTERS = ("/sys/fs/cgroup/memory/memory.oom_control", "/sys/fs/cgroup/memory.events")
 
 
-class Protocol(Exception):  # noqa: N818  a child's breach, not an error of ours
-    """A child sent what no child sends."""
+class Buffer:
+    """Memory that children don't inherit: what only passes through here is out of their reach."""
+
+    def __init__(self) -> None:
+        self._make(1 << 20)
+
+    def at_least(self, size: int) -> memoryview:
+        """Return the whole buffer, grown to `size` bytes if need be; growing drops the content."""
+        if size > len(self.view):
+            self._make(size)
+        return self.view
+
+    def move_to_front(self, start: int, end: int) -> int:
+        """Move bytes start..end to the front; return how many there are."""
+        if start:
+            self._map.move(0, start, end - start)
+        return end - start
+
+    def _make(self, size: int) -> None:
+        self._map = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._map.madvise(mmap.MADV_DONTFORK)
+        self.view = memoryview(self._map)
+
+    def release(self) -> None:
+        """Give back what a long frame took."""
+        if len(self.view) > 1 << 20:
+            self._make(1 << 20)
 
 
 class Channel:
@@ -53,30 +82,34 @@ class Channel:
     def __init__(self, source: int, sink: int) -> None:
         self.source = source
         self.sink = sink
+        self.buffer = Buffer()
 
-    def read(self) -> tuple[bytes, bytes] | None:
-        """Return the next frame; None at the end of the stream."""
-        header = self._exactly(HEADER.size)
-        if header is None:
+    def read(self) -> tuple[bytes, memoryview] | None:
+        """Return the next frame, its payload in the buffer; None at the end of the stream."""
+        header = bytearray(HEADER.size)
+        if not self._fill(memoryview(header)):
             return None
         kind, length = HEADER.unpack(header)
-        payload = self._exactly(length)
-        return None if payload is None else (kind, payload)
+        payload = self.buffer.at_least(length)[:length]
+        return (kind, payload) if self._fill(payload) else None
 
-    def write(self, kind: bytes, *parts: bytes) -> None:
+    def write(self, kind: bytes, *parts: bytes | memoryview) -> None:
         """Send one frame, of all parts together."""
-        data = memoryview(HEADER.pack(kind, sum(map(len, parts))) + b"".join(parts))
-        while data:
-            data = data[os.write(self.sink, data) :]
+        pending = [memoryview(HEADER.pack(kind, sum(map(len, parts)))), *map(memoryview, parts)]
+        while pending:
+            sent = os.writev(self.sink, pending)
+            while pending and sent >= len(pending[0]):
+                sent -= len(pending.pop(0))
+            if pending:
+                pending[0] = pending[0][sent:]
 
-    def _exactly(self, size: int) -> bytes | None:
-        data = bytearray()
-        while len(data) < size:
-            piece = os.read(self.source, min(size - len(data), 1 << 20))
-            if not piece:
-                return None
-            data += piece
-        return bytes(data)
+    def _fill(self, view: memoryview) -> bool:
+        while view:
+            size = os.readv(self.source, [view])
+            if not size:
+                return False
+            view = view[size:]
+        return True
 
 
 class Meter:
@@ -114,17 +147,19 @@ class Meter:
 class Run:
     """One child, watched until it ends or is overdue."""
 
-    def __init__(self, header: dict[str, Any], problem: child.Problem, channel: Channel) -> None:
+    def __init__(
+        self, header: dict[str, Any], problem: child.Problem, code: memoryview, channel: Channel
+    ) -> None:
         self.number: int = header["run"]
-        self.limit: float = header["limit_seconds"]
-        self.wall_limit = self.limit * 3 if header["clock"] == "cpu" else self.limit
-        self.functional = problem.fn_name is not None
+        limit: float = header["limit_seconds"]
+        self.wall_limit = limit * 3 if header["clock"] == "cpu" else limit
+        self._functional = problem.fn_name is not None
         self.output_bytes: int = header["output_bytes"]
         self.why: str | None = None
-        self.alarmed = False
+        self._alarmed = False
         self._tests = 0
         self._channel = channel
-        self._buffer = bytearray()
+        self._filled = 0  # bytes of the channel's buffer that hold frames not yet relayed
         self._started = time.monotonic()
         # The official wall budget of a whole submission.
         self._end = self._started + (self.wall_limit + 1) * len(problem.inputs) + 5
@@ -132,9 +167,13 @@ class Run:
         ours, theirs = socket.socketpair()
         self.pid = os.fork()
         if self.pid == 0:
-            _become_child(channel, theirs.fileno(), child.Job(header, problem))
+            _become_child(channel, theirs.fileno(), header, problem)
         theirs.close()
         self._socket = ours
+        with contextlib.suppress(ConnectionError):  # it died; `watch` will see
+            ours.sendall(code)
+        self._frame_bytes = self.output_bytes + _SMALL_BYTES
+        channel.buffer.at_least(self._frame_bytes + HEADER.size)
         self._meter = Meter(self.pid)
 
     def watch(self, wakeup: int) -> None:
@@ -172,49 +211,47 @@ class Run:
     def _receive(self, *, drain: bool = False) -> None:
         self._socket.setblocking(False)
         try:
-            while True:
-                try:
-                    piece = self._socket.recv(1 << 20)
-                except BlockingIOError:
-                    return
-                except ConnectionError:
-                    piece = b""
-                if not piece:
-                    self.why = self.why or "died"
-                    return
-                self._buffer += piece
+            while self.why is None:
+                size = self._socket.recv_into(self._channel.buffer.view[self._filled :])
+                if not size:
+                    self.why = "died"
+                self._filled += size
                 self._relay()
-                if self.why is not None or not drain:
+                if not drain:
                     return
-        except Protocol:
-            self.why = "protocol"
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            self.why = "died"
 
     def _relay(self) -> None:
-        start = 0
-        while self.why is None and len(self._buffer) - start >= HEADER.size:
-            kind, length = HEADER.unpack_from(self._buffer, start)
-            if length > self.output_bytes * 4 + 4096:  # at most 4 bytes a character
-                self.why = "output"
-                break
+        view, start = self._channel.buffer.view, 0
+        while self.why is None and self._filled - start >= HEADER.size:
+            kind, length = HEADER.unpack_from(view, start)
             end = start + HEADER.size + length
-            if len(self._buffer) < end:
+            if kind not in _CHILD_KINDS:
+                self.why = "protocol"
+            elif length > self._frame_bytes:
+                self.why = "output"
+            elif end > self._filled:
                 break
-            self._take(kind, bytes(self._buffer[start + HEADER.size : end]))
-            start = end
-        del self._buffer[:start]
+            else:
+                self._take(kind, view[start + HEADER.size : end])
+                start = end
+        self._filled = self._channel.buffer.move_to_front(start, self._filled)
 
-    def _take(self, kind: bytes, payload: bytes) -> None:
-        if kind not in b"CFOVXABSD":
-            raise Protocol
-        now = time.monotonic()
+    def _take(self, kind: bytes, payload: memoryview) -> None:
         if kind == b"D":
             self.why = "done"
-        elif kind == b"A":
-            self.alarmed = True
-            # A functional submission may swallow the alarm and still return, as officially.
-            self._due = self._end if self.functional else now + _GRACE_SECONDS
-        else:
+            return
+        now = time.monotonic()
+        if kind != b"A":
             self._due = min(self._end, now + self.wall_limit + _GRACE_SECONDS)
+            self._alarmed = False
+        elif not self._alarmed:
+            self._alarmed = True
+            # A functional submission may swallow the alarm and still return, as officially.
+            self._due = self._end if self._functional else min(self._end, now + _GRACE_SECONDS)
         laps = self._meter.lap() if kind in b"COVXS" else (0.0, 0.0, 0.0, 0.0)
         self._channel.write(
             b"T", _STAMPS.pack(self.number, self._tests, *laps), kind, payload
@@ -228,7 +265,6 @@ class Run:
             "run": self.number,
             "why": self.why,
             "tests": self._tests,
-            "alarmed": self.alarmed,
             "last": {"wall": wall, "cpu": cpu, "waited": waited, "slept": slept},
             "wall_seconds": time.monotonic() - self._started,
             **vars(usage),
@@ -269,20 +305,30 @@ def main() -> None:
         kind, payload = frame
         if kind == b"K":
             continue
-        message = json.loads(payload)
+        if kind == b"R":
+            (size,) = struct.unpack_from(">I", payload)
+            header, code = json.loads(bytes(payload[4 : 4 + size])), payload[4 + size :]
+            header["code_bytes"] = len(code)
+            _serve(header, problems[header["key"]], code, channel, wakeup)
+            channel.buffer.release()
+            continue
+        message = json.loads(bytes(payload))
         if kind == b"L":
             problems[message["key"]] = child.Problem(message["fn_name"], message["inputs"])
+            channel.buffer.release()
         elif kind == b"U":
             problems.pop(message["key"], None)
-        elif kind == b"R":
-            _serve(message, problems[message["key"]], channel, wakeup)
 
 
 def _serve(
-    header: dict[str, Any], problem: child.Problem, channel: Channel, wakeup: int
+    header: dict[str, Any],
+    problem: child.Problem,
+    code: memoryview,
+    channel: Channel,
+    wakeup: int,
 ) -> None:
     ooms = _oom_kills()
-    run = Run(header, problem, channel)
+    run = Run(header, problem, code, channel)
     run.watch(wakeup)
     last = run.summary(Usage())
     usage = _sweep(run.pid)
@@ -292,8 +338,10 @@ def _serve(
     channel.write(b"E", json.dumps(last | vars(usage)).encode())
 
 
-def _become_child(channel: Channel, descriptor: int, job: child.Job) -> None:
-    """Give up everything of the server's and run the job; never returns."""
+def _become_child(
+    channel: Channel, descriptor: int, header: dict[str, Any], problem: child.Problem
+) -> None:
+    """Give up everything of the server's, take the code in and run it; never returns."""
     try:
         os.close(channel.source)
         os.close(channel.sink)
@@ -301,12 +349,23 @@ def _become_child(channel: Channel, descriptor: int, job: child.Job) -> None:
         os.closerange(4, 256)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         _set_dumpable(1)
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("1000")
-        child.run(job, 3)
+        child.run(child.Job(header, problem, _read_exactly(3, header["code_bytes"])), 3)
     finally:
         os._exit(1)
+
+
+def _read_exactly(descriptor: int, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        piece = os.read(descriptor, size - len(data))
+        if not piece:
+            os._exit(1)
+        data += piece
+    return bytes(data)
 
 
 def _sweep(pid: int) -> Usage:
@@ -375,6 +434,8 @@ def _set_dumpable(value: int) -> bool:
 def _wake_on_children() -> int:
     source, sink = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)
+    # Without a handler, the kernel drops every signal that children send to PID 1.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.set_wakeup_fd(sink, warn_on_full_buffer=False)
     return source
 
