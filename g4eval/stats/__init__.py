@@ -1,0 +1,1 @@
+"""Statistics: outcomes in, estimates with their errors out."""
