@@ -30,6 +30,7 @@ class Grader(Protocol):
 GRADERS = Registry[Grader](
     "grader",
     {
+        "choice": "g4eval.graders.choice:ChoiceGrader",
         "integer": "g4eval.graders.integer:IntegerGrader",
     },
 )

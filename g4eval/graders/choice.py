@@ -1,0 +1,57 @@
+"""Grade answers that are one letter of a few options: GPQA and the like.
+
+The scoring reading is the last "Answer: X" of the visible answer, and where none stands the last
+box or "answer is X". The second reading is openai/simple-evals', which takes the first match of a
+plainer pattern: a model that repeats the instruction before it answers is read wrongly by it.
+"""
+
+from g4eval.graders.extract import (
+    CHOICES,
+    choice_order,
+    first_choice_letter,
+    last_choice_letter,
+)
+from g4eval.records import Completion, Grade, Outcome, Sample
+
+
+class ChoiceGrader:
+    """Compares the letter a completion names with the letter its prompt gave the right option.
+
+    A target that is an int is the place of the right option in the data; where the prompt showed
+    it follows from `choice_order`. A target that is a letter is the letter the prompt showed.
+    """
+
+    name = "choice"
+    version = 1
+
+    def grade(self, sample: Sample, completion: Completion) -> Grade:
+        """Return the grade; `lenient_*` holds simple-evals' reading."""
+        right = _right_letter(sample, completion.repeat)
+        extraction = last_choice_letter(completion.text)
+        second = first_choice_letter(completion.text)
+        return Grade(
+            key=completion.key,
+            grader=self.name,
+            grader_version=self.version,
+            outcome=_outcome(extraction, right),
+            extraction=extraction,
+            lenient_extraction=second,
+            lenient_outcome=_outcome(second, right),
+        )
+
+    def example(self, sample: Sample, repeat: int, *, right: bool) -> str:
+        """Return "Answer: X" with the right letter, or with the one after it."""
+        place = CHOICES.index(_right_letter(sample, repeat))
+        return f"Answer: {CHOICES[place if right else (place + 1) % len(CHOICES)]}"
+
+
+def _right_letter(sample: Sample, repeat: int) -> str:
+    if isinstance(sample.target, str):
+        return sample.target
+    return CHOICES[choice_order(sample.sample_id, repeat).index(sample.target)]
+
+
+def _outcome(extraction: str | None, right: str) -> Outcome:
+    if extraction is None:
+        return Outcome.NO_ANSWER
+    return Outcome.CORRECT if extraction == right else Outcome.INCORRECT
