@@ -32,6 +32,7 @@ GRADERS = Registry[Grader](
     {
         "choice": "g4eval.graders.choice:ChoiceGrader",
         "integer": "g4eval.graders.integer:IntegerGrader",
+        "stated_answer": "g4eval.graders.stated_answer:StatedAnswerGrader",
     },
 )
 

@@ -5,20 +5,16 @@ box or "answer is X". The second reading is openai/simple-evals', which takes th
 plainer pattern: a model that repeats the instruction before it answers is read wrongly by it.
 """
 
-from g4eval.graders.extract import (
-    CHOICES,
-    choice_order,
-    first_choice_letter,
-    last_choice_letter,
-)
+from g4eval.graders.extract import first_choice_letter, last_choice_letter
 from g4eval.records import Completion, Grade, Outcome, Sample
+from g4eval.task.choices import LETTERS, right_letter
 
 
 class ChoiceGrader:
-    """Compares the letter a completion names with the letter its prompt gave the right option.
+    """Compares the letter a completion names with the one that its prompt gave the right option.
 
-    A target that is an int is the place of the right option in the data; where the prompt showed
-    it follows from `choice_order`. A target that is a letter is the letter the prompt showed.
+    The target is the text of the right option, one of the sample's `options`; for a sample without
+    them it is the letter itself.
     """
 
     name = "choice"
@@ -26,7 +22,7 @@ class ChoiceGrader:
 
     def grade(self, sample: Sample, completion: Completion) -> Grade:
         """Return the grade; `lenient_*` holds simple-evals' reading."""
-        right = _right_letter(sample, completion.repeat)
+        right = right_letter(sample, completion.repeat)
         extraction = last_choice_letter(completion.text)
         second = first_choice_letter(completion.text)
         return Grade(
@@ -41,14 +37,9 @@ class ChoiceGrader:
 
     def example(self, sample: Sample, repeat: int, *, right: bool) -> str:
         """Return "Answer: X" with the right letter, or with the one after it."""
-        place = CHOICES.index(_right_letter(sample, repeat))
-        return f"Answer: {CHOICES[place if right else (place + 1) % len(CHOICES)]}"
-
-
-def _right_letter(sample: Sample, repeat: int) -> str:
-    if isinstance(sample.target, str):
-        return sample.target
-    return CHOICES[choice_order(sample.sample_id, repeat).index(sample.target)]
+        n_choices = len(sample.fields.get("options", LETTERS))
+        place = LETTERS.index(right_letter(sample, repeat))
+        return f"Answer: {LETTERS[place if right else (place + 1) % n_choices]}"
 
 
 def _outcome(extraction: str | None, right: str) -> Outcome:

@@ -1,11 +1,9 @@
 r"""Find the final answer in a completion's visible text.
 
-All are pure: text in, string or None out, in time linear in the text's length. `choice_order` is
-here as well, because a letter means nothing without the order in which the options were shown.
+All are pure: text in, string or None out, in time linear in the text's length.
 """
 
 import re
-from hashlib import sha256
 
 _BOX_OR_BRACE = re.compile(r"(?:boxed|fbox)\s*\{|[{}]")
 # A number that one letter follows at once, as in 2x, is a coefficient and no answer.
@@ -33,20 +31,6 @@ _ANSWER_IS = re.compile(
     rf"\s{{0,4}}{_MARKUP}{{0,16}}{_LETTER}"
 )
 _BOXED_LETTER = re.compile(rf"{_MARKUP}{{0,16}}([A-Da-d])[^A-Za-z0-9]*")
-
-CHOICES = "ABCD"
-
-
-def choice_order(sample_id: str, repeat: int, n_choices: int = 4) -> tuple[int, ...]:
-    """Return which stored option is shown at each place: a hash of sample and repeat alone.
-
-    The same on every machine and Python, in every subset of the samples.
-    """
-
-    def digest(choice: int) -> bytes:
-        return sha256(f"{sample_id}:{repeat}:{choice}".encode()).digest()
-
-    return tuple(sorted(range(n_choices), key=digest))
 
 
 def last_choice_letter(text: str) -> str | None:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from g4eval.graders.choice import ChoiceGrader
-from g4eval.graders.extract import choice_order, first_choice_letter, last_choice_letter
+from g4eval.graders.extract import first_choice_letter, last_choice_letter
 from g4eval.records import Completion, Outcome, Sample, StopReason
+from g4eval.task.choices import choice_order
 
 ORDER_0 = (2, 3, 1, 0)
 ORDER_1 = (3, 2, 0, 1)
@@ -72,8 +73,12 @@ def test_a_letter_as_target_is_the_letter_shown():
     assert (grade.lenient_outcome, grade.lenient_extraction) == (Outcome.INCORRECT, "B")
 
 
-def test_a_place_as_target_follows_the_order_of_the_repeat():
-    sample = Sample(sample_id="s", target=0)
+def _with_options(sample_id="s", options=("red", "green", "blue", "grey")):
+    return Sample(sample_id=sample_id, target=options[0], fields={"options": list(options)})
+
+
+def test_the_text_of_an_option_as_target_follows_the_order_of_the_repeat():
+    sample = _with_options()
     for repeat in range(8):
         letter = "ABCD"[choice_order("s", repeat).index(0)]
         grade = ChoiceGrader().grade(sample, _completion(f"Answer: {letter}", repeat))
@@ -88,8 +93,8 @@ def test_no_letter_is_no_answer_and_a_wrong_letter_is_incorrect():
 
 def test_examples_are_graded_as_they_say():
     grader = ChoiceGrader()
-    for target in (0, 3, "A", "D"):
-        sample = Sample(sample_id="s", target=target)
+    samples = [Sample(sample_id="s", target="A"), Sample(sample_id="s", target="D")]
+    for sample in [*samples, _with_options(), _with_options(options=("yes", "no"))]:
         for repeat in range(4):
             right = _completion(grader.example(sample, repeat, right=True), repeat)
             wrong = _completion(grader.example(sample, repeat, right=False), repeat)
@@ -101,7 +106,7 @@ def test_the_order_of_options_is_the_same_everywhere():
     # Worked out once with sha256sum over "rec1:0:0" to "rec1:0:3" and "rec1:1:0" to "rec1:1:3".
     assert choice_order("rec1", 0) == ORDER_0
     assert choice_order("rec1", 1) == ORDER_1
-    code = "from g4eval.graders.extract import choice_order as c; print(c('rec1', 0), c('rec1', 1))"
+    code = "from g4eval.task.choices import choice_order as c; print(c('rec1', 0), c('rec1', 1))"
     for seed in ("0", "1"):
         printed = subprocess.run(
             [sys.executable, "-c", code],
