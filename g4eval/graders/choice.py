@@ -22,7 +22,7 @@ class ChoiceGrader:
 
     def grade(self, sample: Sample, completion: Completion) -> Grade:
         """Return the grade; `lenient_*` holds simple-evals' reading."""
-        right = right_letter(sample, completion.repeat)
+        right = completion.target or right_letter(sample, completion.repeat)
         extraction = last_choice_letter(completion.text)
         second = first_choice_letter(completion.text)
         return Grade(

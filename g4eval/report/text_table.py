@@ -136,6 +136,8 @@ def _behind(summary: TaskSummary) -> Iterator[str]:
             for k, (value, error) in summary.pass_at.items()
             if k & (k - 1) == 0 or k == max(summary.pass_at)
         )
+    if summary.groups is not None:
+        yield from _over_groups(summary)
     if len(summary.maj_at) > 1:
         yield "  maj@k: " + ", ".join(f"{k}: {_percent(v)}" for k, v in summary.maj_at.items())
     if summary.audit.n_without_box and "integer" in plan["grader"]:
@@ -144,13 +146,33 @@ def _behind(summary: TaskSummary) -> Iterator[str]:
         yield f"  tokens a completion: {summary.mean_completion_tokens:,.0f}"
 
 
+def _over_groups(summary: TaskSummary) -> Iterator[str]:
+    groups, metrics = summary.groups, summary.plan["metrics"]
+    assert groups is not None
+    name = f"{groups.n_groups} {summary.plan['splits'][0]}s"
+    yield f"  micro average, the score: {_percent(groups.micro)}"
+    if "macro" in metrics:
+        error = "" if groups.macro_se is None else f" ± {_percent(groups.macro_se)}"
+        yield f"  macro average over {name}: {_percent(groups.macro)}{error}"
+    if "adjusted_harmonic_mean" in metrics:
+        yield (
+            f"  harmonic mean over {name}, 1 added to each percentage: "
+            f"{_percent(groups.harmonic)} ± {_percent(groups.harmonic_se)} "
+            f"({_range(groups.harmonic_interval)}; bias {_percent(groups.harmonic_bias)})"
+        )
+
+
 def _warnings(summary: TaskSummary, engine: Mapping[str, Any]) -> list[str]:
     task_id, plan, audit = summary.task_id, summary.plan, summary.audit
     estimate = summary.estimate
     found = []
     if plan["invented"] and engine["engine"] != "fake":
         found.append("its samples are invented: the score means nothing outside g4eval")
-    if summary.is_partial:
+    if plan.get("incomplete"):
+        found.append(
+            f"partial: its data has {plan['incomplete']}; never comparable with a published score"
+        )
+    elif summary.is_partial:
         found.append(
             f"partial: {estimate.n_samples} of {plan['rows_stated']} samples, never comparable "
             "with a published score"

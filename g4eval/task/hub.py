@@ -4,9 +4,11 @@ HF_TOKEN, HF_HOME, HF_ENDPOINT and the proxies are `datasets`' own; what it has 
 no network.
 """
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from g4eval.errors import DataError, MissingExtraError
@@ -27,7 +29,7 @@ def hub_rows(source: SourceSpec) -> Iterator[dict[str, Any]]:
         raise MissingExtraError(
             "the package datasets is not installed", hint="pip install 'g4eval[data]'"
         ) from error
-    datasets.disable_progress_bars()
+    _silence(datasets)
     try:
         if source.files:
             files = [_file_address(source, name) for name in source.files]
@@ -39,6 +41,13 @@ def hub_rows(source: SourceSpec) -> Iterator[dict[str, Any]]:
     except Exception as error:
         raise DataError(_failure(error, source)) from error
     return ({**row, "_dataset": source.dataset} for row in loaded)
+
+
+def _silence(datasets: ModuleType) -> None:
+    """Keep progress bars and retries off the terminal: what fails is said once, by us."""
+    datasets.disable_progress_bars()
+    for name in ("datasets", "huggingface_hub", "fsspec", "httpx"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _file_address(source: SourceSpec, name: str) -> str:
