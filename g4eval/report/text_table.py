@@ -12,6 +12,7 @@ from g4eval.records import Estimate, Interval
 from g4eval.stats.summary import DUPLICATE_SHARE_WARNED, TaskSummary
 from g4eval.store.reader import RunReader
 
+SUSPECTS_PRINTED = 3  # of a task; --json has more
 HEADER = (
     "task",
     "score",
@@ -142,8 +143,24 @@ def _behind(summary: TaskSummary) -> Iterator[str]:
         yield "  maj@k: " + ", ".join(f"{k}: {_percent(v)}" for k, v in summary.maj_at.items())
     if summary.audit.n_without_box and "integer" in plan["grader"]:
         yield f"  read without a box: {_share(summary.audit.n_without_box, estimate)}"
+    yield from _audit(summary)
     if summary.mean_completion_tokens is not None:
         yield f"  tokens a completion: {summary.mean_completion_tokens:,.0f}"
+
+
+def _audit(summary: TaskSummary) -> Iterator[str]:
+    """Yield how often the reading of an answer is in doubt, and where to look first."""
+    audit = summary.audit
+    counts = (
+        (audit.n_not_extracted, "right by the second reading alone"),
+        (audit.n_readings_differ, "read differently by the two"),
+        (audit.n_ended_unanswered, "ended without an answer that could be found"),
+    )
+    if not any(count for count, _ in counts):
+        return
+    yield "  extraction: " + ", ".join(f"{count:,} {words}" for count, words in counts if count)
+    for suspect in audit.suspects[:SUSPECTS_PRINTED]:
+        yield f"    look at {suspect.sample_id}, repeat {suspect.repeat}: {suspect.reason}"
 
 
 def _over_groups(summary: TaskSummary) -> Iterator[str]:

@@ -35,6 +35,7 @@ class Audit:
 
     n_not_extracted: int  # right by the second reading, not by the scoring one
     n_readings_differ: int  # the two readings extracted different answers
+    n_ended_unanswered: int  # ended by themselves, and no answer was found in them
     n_without_box: int  # scored by a number outside any box
     n_duplicates: int  # repeats whose text equals an earlier repeat's of the same sample
     n_missing: int  # planned, not stored and not failed
@@ -176,11 +177,20 @@ def _audit(rows: list[StoredRow], *, failed: int, n_missing: int) -> Audit:
         n_readings_differ=sum(
             g.lenient_outcome is not None and g.lenient_extraction != g.extraction for g in grades
         ),
+        n_ended_unanswered=sum(_ended_unanswered(row) for row in rows),
         n_without_box=sum(g.details.get("reading") == "last_number" for g in grades),
         n_duplicates=duplicates,
         n_missing=max(0, n_missing),
         failed=failed,
         suspects=tuple(_suspects(rows)),
+    )
+
+
+def _ended_unanswered(row: StoredRow) -> bool:
+    return (
+        row.outcome is Outcome.NO_ANSWER
+        and row.stop_reason is StopReason.STOP
+        and row.thought is not Thought.OPEN
     )
 
 
@@ -195,11 +205,7 @@ def _suspects(rows: list[StoredRow]) -> list[Suspect]:
             ranked.append((0, row, "right by the second reading alone"))
         elif grade.outcome is Outcome.CORRECT and grade.lenient_outcome is Outcome.INCORRECT:
             ranked.append((1, row, "right by the first reading alone"))
-        elif (
-            grade.outcome is Outcome.NO_ANSWER
-            and row.stop_reason is StopReason.STOP
-            and row.thought is not Thought.OPEN
-        ):
+        elif _ended_unanswered(row):
             ranked.append((2, row, "ended by itself, and no answer was found"))
         elif grade.lenient_outcome and grade.lenient_extraction != grade.extraction:
             ranked.append((3, row, "the two readings found different answers"))
