@@ -3,6 +3,7 @@
 The table is a function of the store alone; rates and hours stand in a block of their own.
 """
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -39,7 +40,7 @@ def render_table(run: RunReader, summaries: list[TaskSummary]) -> str:
     for summary in summaries:
         lines += ["", *_behind(summary)]
     warnings = [w for s in summaries for w in _warnings(s, manifest["engine"])]
-    lines += ["", *(f"! {w}" for w in _run_warnings(manifest) + warnings)]
+    lines += ["", *(f"! {w}" for w in _run_warnings(run, manifest) + warnings)]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -51,7 +52,7 @@ def table_json(run: RunReader, summaries: list[TaskSummary]) -> dict[str, Any]:
         "engine": manifest["engine"],
         "declared": manifest["engine_declared"],
         "tasks": {s.task_id: _task_json(s, manifest["engine"]) for s in summaries},
-        "warnings": _run_warnings(manifest)
+        "warnings": _run_warnings(run, manifest)
         + [w for s in summaries for w in _warnings(s, manifest["engine"])],
     }
 
@@ -220,8 +221,9 @@ def _looks_unseeded(summary: TaskSummary) -> bool:
     return summary.audit.n_duplicates > DUPLICATE_SHARE_WARNED * max(1, extra)
 
 
-def _run_warnings(manifest: Mapping[str, Any]) -> list[str]:
-    warnings = []
+def _run_warnings(run: RunReader, manifest: Mapping[str, Any]) -> list[str]:
+    found = json.loads(run.meta().get("preflight", "{}")).get("warnings", [])
+    warnings = [f"preflight: {warning}" for warning in found]
     if manifest["engine"]["engine"] == "fake":
         warnings.append("engine fake: every number here is invented")
     if manifest["engine_declared"]:
