@@ -15,6 +15,7 @@ COMMANDS = {
     "grade": ("grade", "Grade a run again from its store."),
     "show": ("show", "Print a run's table, or one sample."),
     "export": ("export", "Write a run's completions and grades to a file."),
+    "judge": ("judge", "Run code jobs in the sandbox: JSON lines in, JSON lines out."),
     "tasks": ("tasks", "List the tasks that can be run."),
 }
 

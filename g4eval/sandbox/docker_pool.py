@@ -44,7 +44,7 @@ _DAEMON_HINT = (
     "use it: `docker info`"
 )
 _RETRIES = 2  # suspect time-outs: once as before, once with a CPU limit
-_REMEMBERED_PROBLEMS = 256
+_REMEMBERED_PROBLEMS = 16  # each holds its tests, which can be 10 MB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

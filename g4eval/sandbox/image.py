@@ -18,7 +18,8 @@ from g4eval.bundled import bundled_dir
 from g4eval.errors import SandboxError
 
 REPOSITORY = "g4eval-python-judge"
-SOURCES = ("Dockerfile", "requirements.txt", "server.py", "child.py", "values.py")
+_MODULES = ("channel.py", "server.py", "child.py", "fair.py", "streams.py", "values.py")
+SOURCES = ("Dockerfile", "requirements.txt", *_MODULES)
 _DEBIAN = "bookworm"  # its python3 is 3.11
 _DEBIAN_BASE = f"g4eval-debian-{_DEBIAN}-python3"
 _PLATFORMS = {

@@ -13,7 +13,7 @@ kind byte, a 4-byte big-endian length, the payload (JSON unless said).
 
 The server never runs or parses a submission. It keeps the clock: it stamps each frame with wall and
 CPU time it measured itself, and kills a child that is overdue. Code and outputs pass through memory
-that forked children don't get (`Buffer`), so that a submission can't copy what an earlier one of the
+that forked children don't get (channel.py), so that a submission can't copy what an earlier one of the
 same problem printed. Threat model: README.md. Standard library only.
 """
 
@@ -22,7 +22,6 @@ import ctypes
 import gc
 import importlib
 import json
-import mmap
 import os
 import select
 import signal
@@ -34,82 +33,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sandboxes.python_judge import child
+from sandboxes.python_judge import child, fair
+from sandboxes.python_judge.channel import HEADER, Channel
 
-HEADER = struct.Struct(">cI")
 _STAMPS = struct.Struct(">IIdddd")  # run, test, wall, CPU, waited for a core, slept: seconds
 _GRACE_SECONDS = 2.0  # an alarm's delivery, a big result's encoding
+_libc = ctypes.CDLL(None)
 _PRELOADED = ("numpy",)
 _SCRATCH = Path("/tmp")
 _SMALL_BYTES = 1 << 16  # a frame without output
 _CHILD_KINDS = frozenset({b"C", b"F", b"O", b"V", b"X", b"A", b"B", b"S", b"D"})
 _PR_SET_DUMPABLE = 4
 _OOM_COUNTERS = ("/sys/fs/cgroup/memory/memory.oom_control", "/sys/fs/cgroup/memory.events")
-
-
-class Buffer:
-    """Memory that children don't inherit: what only passes through here is out of their reach."""
-
-    def __init__(self) -> None:
-        self._make(1 << 20)
-
-    def at_least(self, size: int) -> memoryview:
-        """Return the whole buffer, grown to `size` bytes if need be; growing drops the content."""
-        if size > len(self.view):
-            self._make(size)
-        return self.view
-
-    def move_to_front(self, start: int, end: int) -> int:
-        """Move bytes start..end to the front; return how many there are."""
-        if start:
-            self._map.move(0, start, end - start)
-        return end - start
-
-    def _make(self, size: int) -> None:
-        self._map = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        self._map.madvise(mmap.MADV_DONTFORK)
-        self.view = memoryview(self._map)
-
-    def release(self) -> None:
-        """Give back what a long frame took."""
-        if len(self.view) > 1 << 20:
-            self._make(1 << 20)
-
-
-class Channel:
-    """The host's side: frames over two descriptors that children don't inherit."""
-
-    def __init__(self, source: int, sink: int) -> None:
-        self.source = source
-        self.sink = sink
-        self.buffer = Buffer()
-
-    def read(self) -> tuple[bytes, memoryview] | None:
-        """Return the next frame, its payload in the buffer; None at the end of the stream."""
-        header = bytearray(HEADER.size)
-        if not self._fill(memoryview(header)):
-            return None
-        kind, length = HEADER.unpack(header)
-        payload = self.buffer.at_least(length)[:length]
-        return (kind, payload) if self._fill(payload) else None
-
-    def write(self, kind: bytes, *parts: bytes | memoryview) -> None:
-        """Send one frame, of all parts together."""
-        pending = [memoryview(HEADER.pack(kind, sum(map(len, parts)))), *map(memoryview, parts)]
-        while pending:
-            sent = os.writev(self.sink, pending)
-            while pending and sent >= len(pending[0]):
-                sent -= len(pending.pop(0))
-            if pending:
-                pending[0] = pending[0][sent:]
-
-    def _fill(self, view: memoryview) -> bool:
-        while view:
-            size = os.readv(self.source, [view])
-            if not size:
-                return False
-            view = view[size:]
-        return True
 
 
 class Meter:
@@ -285,6 +220,8 @@ class Usage:
 
 def main() -> None:
     """Serve until the host closes the stream."""
+    if os.getpid() != 1:
+        sys.exit("this server kills every other process it sees: it runs as PID 1 of a container")
     channel = Channel(os.dup(0), os.dup(1))
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
@@ -293,6 +230,7 @@ def main() -> None:
     sys.stdin.close()
     sys.stdin = open(0, encoding="utf-8", closefd=False)
     os.environ.pop("PYTHONPATH", None)
+    child.execute_prelude()
     features = _harden()
     wakeup = _wake_on_children()
     packages = {name: importlib.import_module(name).__version__ for name in _PRELOADED}
@@ -351,9 +289,11 @@ def _become_child(
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         _set_dumpable(1)
-        with open("/proc/self/oom_score_adj", "w") as file:
-            file.write("1000")
-        child.run(child.Job(header, problem, _read_exactly(3, header["code_bytes"])), 3)
+        adjust = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        os.write(adjust, b"1000")  # out of memory, the kernel takes the child and not the server
+        os.close(adjust)
+        job = child.Job(header, problem, _read_exactly(3, header["code_bytes"]))
+        child.run(job, fair.run_fair if header["reading"] == "fair" else child.run_official, 3)
     finally:
         os._exit(1)
 
@@ -428,7 +368,7 @@ def _harden() -> dict[str, bool]:
 
 
 def _set_dumpable(value: int) -> bool:
-    return ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, value, 0, 0, 0) == 0
+    return _libc.prctl(_PR_SET_DUMPABLE, value, 0, 0, 0) == 0
 
 
 def _wake_on_children() -> int:
