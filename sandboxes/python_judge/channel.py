@@ -8,13 +8,14 @@ import os
 import struct
 
 HEADER = struct.Struct(">cI")  # kind, length of the payload
+_KEPT_BYTES = 1 << 20
 
 
 class Buffer:
     """Memory that children don't inherit: what only passes through here is out of their reach."""
 
     def __init__(self) -> None:
-        self._make(1 << 20)
+        self._make(_KEPT_BYTES)
 
     def at_least(self, size: int) -> memoryview:
         """Return the whole buffer, grown to `size` bytes if need be; growing drops the content."""
@@ -33,10 +34,10 @@ class Buffer:
         self._map.madvise(mmap.MADV_DONTFORK)
         self.view = memoryview(self._map)
 
-    def release(self) -> None:
-        """Give back what a long frame took."""
-        if len(self.view) > 1 << 20:
-            self._make(1 << 20)
+    def release(self, used: int) -> None:
+        """Give the pages back that a long frame took."""
+        if used > _KEPT_BYTES:
+            self._map.madvise(mmap.MADV_DONTNEED)
 
 
 class Channel:
