@@ -71,7 +71,9 @@ def _close_texts(token: str, wanted: str) -> bool:
     if not (number.is_finite() and wanted_number.is_finite()):
         return str(number) == str(wanted_number)
     whole = not any(mark in token + wanted for mark in ".eE")
-    return number == wanted_number if whole else _close(float(number), float(wanted_number))
+    if whole or math.isinf(float(number)) or math.isinf(float(wanted_number)):
+        return number == wanted_number
+    return _close(float(number), float(wanted_number))
 
 
 def values_equal_fair(value: Any, expected: Any) -> bool:

@@ -3,6 +3,7 @@
 What the flags are for, and what they don't cover: sandboxes/python_judge/README.md.
 """
 
+import contextlib
 import os
 import socket
 import time
@@ -147,6 +148,7 @@ class Container:
     def start(cls, client: Any, options: dict[str, Any]) -> "Container":
         """Create, attach, start and greet; raises Docker's errors and StreamError."""
         handle = client.containers.create(**options)
+        container: Container | None = None
         try:
             # Attached before the start, so that not a byte is missed; when this process ends in
             # whatever way, its end of the stream closes, the server exits and Docker removes it.
@@ -157,6 +159,8 @@ class Container:
             handle.start()
             hello = container._receive(_START_SECONDS, SMALL_FRAME_BYTES)
         except BaseException:
+            if container is not None:
+                container._detach()
             _remove(handle)
             raise
         container.hello = read_json(hello)
@@ -198,11 +202,17 @@ class Container:
     def remove(self) -> None:
         """End it, whatever it is doing; never raises."""
         self.is_spent = True
-        try:
-            self.attachment.close()
-        except OSError:
-            pass
+        self._detach()
         _remove(self.handle)
+
+    def _detach(self) -> None:
+        """Close the connection under the stream, of which docker-py holds three layers."""
+        self.stream.shut()
+        response = getattr(self.attachment, "_response", None)
+        for layer in (response, self.attachment, getattr(self.attachment, "_sock", None)):
+            if layer is not None:
+                with contextlib.suppress(OSError, ValueError):  # closed by the one before
+                    layer.close()
 
     def _follow(
         self, number: int, judging: Judging, job: CodeJob, problem: Problem, clock: str

@@ -4,6 +4,7 @@ Docker wraps what the container writes into chunks of its own; `FrameStream` unw
 out of the container is never trusted: lengths are capped, and nothing but bytes is made of it here.
 """
 
+import contextlib
 import socket
 import struct
 import time
@@ -34,6 +35,11 @@ class FrameStream:
         self._socket = connection
         self._chunks = bytearray()  # as received, Docker's headers included
         self._data = bytearray()  # unwrapped, not yet a whole frame
+
+    def shut(self) -> None:
+        """End both directions; a thread that waits in `receive` gets its StreamError."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def send(self, kind: bytes, payload: bytes, *, timeout_seconds: float) -> None:
         """Send one frame, or raise StreamError."""
