@@ -86,7 +86,13 @@ class DockerSandbox:
         return dict(self._facts)
 
     async def __aenter__(self) -> Self:
-        await asyncio.to_thread(self._start)
+        starting = asyncio.ensure_future(asyncio.to_thread(self._start))
+        try:
+            await asyncio.shield(starting)
+        except asyncio.CancelledError:  # interrupted: what the thread has started must go again
+            await asyncio.gather(starting, return_exceptions=True)
+            await asyncio.to_thread(self._stop)
+            raise
         return self
 
     async def __aexit__(

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import Any
 
 _MAX_DEPTH = 500
-_MAX_NODES = 4_000_000
+_MAX_WORK = 1_000_000  # containers visited, and sixteenths of their items
 _LEAVES = {int, str, float, bool, type(None)}
 _HEX_BITS = 14_000  # longer ints have more digits than Python parses unasked: sent in hex
 _dumps = json.dumps
@@ -33,14 +33,15 @@ class _TooBigError(Exception):
 
 
 class _Budget:
-    """Counts nodes, so that a small value that refers to itself can't fill the memory."""
+    """Counts work, so that a small value that holds itself many times over is given up."""
 
     def __init__(self) -> None:
-        self.nodes = 0
+        self._work = 0
 
-    def spend(self, nodes: int) -> None:
-        self.nodes += nodes
-        if self.nodes > _MAX_NODES:
+    def spend(self, items: int) -> None:
+        """Note that a container of so many items is visited."""
+        self._work += 1 + items // 16
+        if self._work > _MAX_WORK:
             raise _TooBigError
 
 
