@@ -81,7 +81,9 @@ def compare(rows: list[Row], results: list[JobResult]) -> None:
     for row, result in zip(rows, results, strict=True):
         official, ours = row["checker_on_shipped_tests"], result.verdict is Verdict.ACCEPTED
         table[f"official {official}, ours {result.verdict.value}"] += 1
-        flags.update(name for name in ("suspect", "near_limit", "opaque_value") if name in result.details)
+        flags.update(
+            name for name in ("suspect", "near_limit", "opaque_value") if name in result.details
+        )
         code = row["checker_error_code"]
         if official is not None and official is not ours:
             print("verdict differs:", row["question_id"], row["model"], row["scenario"], result)

@@ -1,6 +1,7 @@
 """`g4eval judge`: code jobs in, verdicts out, in the same order."""
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +26,9 @@ _MAX_SECONDS = 600.0
 @click.option("--fair", is_flag=True, help="The second reading: real streams, 1e-6 tolerance.")
 @click.option("--runtime", help="Docker runtime, such as runsc for gVisor.")
 @click.option("--details", is_flag=True, help="Add the official checker's list and times a test.")
-def command(*, file: Path, slots: int | None, fair: bool, runtime: str | None, details: bool) -> None:
+def command(
+    *, file: Path, slots: int | None, fair: bool, runtime: str | None, details: bool
+) -> None:
     """Run the code jobs of FILE, one JSON object a line, in the sandbox.
 
     A line: {"id", "code", "tests": [{"input", "output", "testtype"}], "fn_name"?,
@@ -40,7 +43,7 @@ def command(*, file: Path, slots: int | None, fair: bool, runtime: str | None, d
 
 async def _judge(jobs: Iterator[CodeJob], options: PoolOptions, *, details: bool) -> None:
     """Judge with a bounded number of jobs in flight; print each result once those before are."""
-    stdout = click.get_text_stream("stdout")
+    stdout = sys.stdout
     done = 0
     async with DockerSandbox(options) as sandbox:
         waiting: deque[asyncio.Task[JobResult]] = deque()
@@ -96,10 +99,12 @@ def _tests(value: Any, where: str) -> tuple[CodeTest, ...]:
         raise UsageError("'tests' must be a list of at least one test", where=where)
     tests = []
     for number, test in enumerate(value):
-        texts = {key: test.get(key) for key in ("input", "output")} if isinstance(test, dict) else {}
-        if not texts or not all(isinstance(text, str) for text in texts.values()):
+        fields = test if isinstance(test, dict) else {}
+        given, expected = fields.get("input"), fields.get("output")
+        if not isinstance(given, str) or not isinstance(expected, str):
             raise UsageError(f"test {number} must hold 'input' and 'output', texts", where=where)
-        tests.append(CodeTest(**texts, testtype=str(test.get("testtype", "stdin"))))
+        kind = str(fields.get("testtype", "stdin"))
+        tests.append(CodeTest(input=given, output=expected, testtype=kind))
     return tuple(tests)
 
 

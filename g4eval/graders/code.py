@@ -1,8 +1,8 @@
 """Grade programs by running them in the Docker sandbox; the one asynchronous grader.
 
-A program that fails is run once more before a fair judge (Reading.FAIR), whose verdict is the second
-reading and never scores: it tells how often the official checker's quirks decide. A failure of the
-sandbox is `ungraded`, never a wrong answer.
+A program that fails is run once more before a fair judge (Reading.FAIR), whose verdict is the
+second reading and never scores: it tells how often the official checker's quirks decide. A failure
+of the sandbox is `ungraded`, never a wrong answer.
 """
 
 import asyncio
@@ -152,15 +152,13 @@ def outcome_of(verdict: Verdict) -> Outcome:
 
 
 def _docker_sandbox() -> Sandbox:
-    from g4eval.sandbox.docker_pool import DockerSandbox
+    from g4eval.sandbox.docker_pool import DockerSandbox  # noqa: PLC0415  only if code is graded
 
     return DockerSandbox()
 
 
 def _details(result: JobResult) -> dict[str, Json]:
-    kept = {
-        name: value for name, value in result.details.items() if name not in ("tests", "clock")
-    }
+    kept = {name: value for name, value in result.details.items() if name not in ("tests", "clock")}
     return {
         "results": [verdict.value for verdict in result.results],
         "error": result.error,

@@ -45,7 +45,7 @@ def _same_numbers(line: str, wanted: str) -> bool:
 
 
 def values_equal_official(value: Any, expected: Any) -> Any:
-    """Return `value == expected` as Python has it, perhaps a numpy array; ComparisonError if it raises."""
+    """Return `value == expected` as Python has it, perhaps an array; or ComparisonError."""
     try:
         return value == expected
     except Exception as error:

@@ -155,7 +155,9 @@ class Container:
             attachment = client.api.attach_socket(
                 handle.id, params={"stdin": 1, "stdout": 1, "stream": 1}
             )
-            container = cls(handle, FrameStream(getattr(attachment, "_sock", attachment)), attachment)
+            container = cls(
+                handle, FrameStream(getattr(attachment, "_sock", attachment)), attachment
+            )
             handle.start()
             hello = container._receive(_START_SECONDS, SMALL_FRAME_BYTES)
         except BaseException:
@@ -281,6 +283,6 @@ def _remove(handle: Any) -> None:
         handle.remove(force=True)
     except (APIError, OSError):
         pass  # already going or gone: it removes itself
-    except Exception as error:  # noqa: BLE001  requests' own errors when the daemon is away
+    except Exception as error:  # requests' own errors when the daemon is away
         if "requests" not in type(error).__module__:
             raise

@@ -1,8 +1,8 @@
 """The Docker sandbox: a pool of warm, hardened containers, one a slot, one thread a slot.
 
 A job that fails on our side is tried again alone, then reported as IE. A time-out that may be the
-machine's fault is judged again alone, up to twice; the last run decides and all are kept. Containers
-are replaced after `recycle_after` jobs, and at once after anything out of turn.
+machine's fault is judged again alone, up to twice; the last run decides and all are kept.
+Containers are replaced after `recycle_after` jobs, and at once after anything out of turn.
 """
 
 import asyncio
@@ -11,7 +11,6 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -19,7 +18,7 @@ from typing import Any, Self
 
 from g4eval.errors import MissingExtraError, SandboxError
 from g4eval.records import Json
-from g4eval.sandbox.base import CodeJob, JobResult, Verdict
+from g4eval.sandbox.base import CodeJob, JobResult
 from g4eval.sandbox.container import (
     LABEL,
     OWNER_LABEL,
@@ -238,7 +237,7 @@ class DockerSandbox:
     def _renew(
         self, slot: int, container: Container, successor: Future[Container] | None
     ) -> tuple[Container | None, Future[Container] | None]:
-        """Replace a container that is used up, by one that was started meanwhile if there is one."""
+        """Replace a container that is used up, by one started meanwhile if there is one."""
         assert self._background is not None
         ahead = self.options.recycle_after - self.options.recycle_after // 4
         if container.jobs >= ahead and successor is None and not container.is_spent:
@@ -278,10 +277,10 @@ class DockerSandbox:
             owner=owner_label(),
         )
         deadline = time.monotonic() + self.options.daemon_patience_seconds
-        while True:
+        container: Container | None = None
+        while container is None:
             try:
                 container = Container.start(self._client, options)
-                break
             except Exception as error:
                 if not _is_passing(error) or time.monotonic() > deadline:
                     raise SandboxError(
@@ -358,5 +357,3 @@ def _with_history(result: JobResult, task: Task) -> JobResult:
         for old in task.earlier
     ]
     return replace(result, details={**result.details, "suspect": earlier})
-
-

@@ -1,7 +1,7 @@
 """Frames over a container's attach stream: a kind byte, a 4-byte big-endian length, the payload.
 
-Docker wraps what the container writes into chunks of its own; `FrameStream` unwraps them. What comes
-out of the container is never trusted: lengths are capped, and nothing but bytes is made of it here.
+Docker wraps what the container writes into chunks of its own; `FrameStream` unwraps them. What
+comes out of the container is never trusted: lengths are capped, and only bytes are made of it here.
 """
 
 import contextlib
@@ -50,7 +50,7 @@ class FrameStream:
             raise StreamError(f"the container doesn't take input: {error}") from error
 
     def receive(self, *, timeout_seconds: float, max_bytes: int) -> Frame:
-        """Return the next frame, or raise StreamError: at the end, on silence, on a frame too long."""
+        """Return the next frame; StreamError at the end, on silence, on a frame too long."""
         deadline = time.monotonic() + timeout_seconds
         size = HEADER.size
         while len(self._data) < size:

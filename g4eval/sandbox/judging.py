@@ -26,6 +26,7 @@ from g4eval.sandbox.values import ValueTreeError, is_opaque, read_expected, rebu
 
 # Official codes: per test True, False or -2 wrong, -3 time limit, -4 error; -5 the child died.
 WRONG, TIME, ERROR, DIED = -2, -3, -4, -5
+UNEQUAL = False  # a function's wrong value is listed so, and reported as WRONG
 _NEAR_LIMIT = 0.75
 _SUSPECT_CPU = 0.9
 _SUSPECT_WAIT = 0.1
@@ -110,7 +111,9 @@ class Judging:
         elif report.kind == b"X":
             self._exception(_fields(report))
         elif self._is_late(report):
-            self._decide(Verdict.TIME_LIMIT, TIME, "over the time limit, and the alarm was disarmed")
+            self._decide(
+                Verdict.TIME_LIMIT, TIME, "over the time limit, and the alarm was disarmed"
+            )
             self._flags["alarm_disarmed"] = True
         elif report.kind == b"O":
             self._output(report.payload)
@@ -137,7 +140,7 @@ class Judging:
         except (ComparisonError, UnicodeDecodeError) as error:
             return self._failed({"stage": "comparison", "error": str(error)})
         if difference is None:
-            return self._passed(True)
+            return self._passed(official=True)
         return self._decide(Verdict.WRONG_ANSWER, WRONG, difference)
 
     def _value(self, payload: bytes) -> None:
@@ -145,7 +148,7 @@ class Judging:
         try:
             value = rebuild_value(payload)
         except ValueTreeError as error:
-            return self._decide(Verdict.WRONG_ANSWER, False, f"no value came back: {error}")
+            return self._decide(Verdict.WRONG_ANSWER, UNEQUAL, f"no value came back: {error}")
         if is_opaque(value):
             self._flags["opaque_value"] = True
         if self._job.reading is Reading.FAIR:
@@ -156,8 +159,10 @@ class Judging:
             except ComparisonError as error:
                 return self._decide(Verdict.RUNTIME_ERROR, ERROR, str(error))
         if equal:
-            return self._passed(equal)
-        return self._decide(Verdict.WRONG_ANSWER, False, f"{_shown(value)} where {_shown(expected)} is expected")
+            return self._passed(official=equal)
+        return self._decide(
+            Verdict.WRONG_ANSWER, UNEQUAL, f"{_shown(value)} where {_shown(expected)} is expected"
+        )
 
     def _equal_official(self, value: Any, expected: Any) -> bool:
         result = values_equal_official(value, expected)
@@ -195,9 +200,9 @@ class Judging:
         self._results.append(verdict)
         self._official.append(official)
         self._verdict, self._error = verdict, str(error)[:_ERROR_CHARACTERS]
-        self._code = WRONG if official is False else official
+        self._code = WRONG if official is UNEQUAL else official
 
-    def _passed(self, official: bool) -> None:  # noqa: FBT001
+    def _passed(self, *, official: bool) -> None:
         self._results.append(Verdict.ACCEPTED)
         self._official.append(official)
         if len(self._results) == len(self._job.tests):

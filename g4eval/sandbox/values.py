@@ -1,7 +1,7 @@
 """Rebuild what a submission's function returned, as plain Python and numpy values of our own.
 
-The container sends a tree of JSON (sandboxes/python_judge/values.py). Nothing in it names a class or
-runs code: each tag makes one value of a built-in type, so that `==` here is `==` there.
+The container sends a tree of JSON (sandboxes/python_judge/values.py). Nothing in it names a class
+or runs code: each tag makes one value of a built-in type, so that `==` here is `==` there.
 """
 
 import json

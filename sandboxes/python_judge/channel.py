@@ -59,7 +59,8 @@ class Channel:
 
     def write(self, kind: bytes, *parts: bytes | memoryview) -> None:
         """Send one frame, of all parts together."""
-        pending = [memoryview(HEADER.pack(kind, sum(map(len, parts)))), *map(memoryview, parts)]
+        header = HEADER.pack(kind, sum(map(len, parts)))
+        pending = [memoryview(part) for part in (header, *parts)]
         while pending:
             sent = os.writev(self.sink, pending)
             while pending and sent >= len(pending[0]):

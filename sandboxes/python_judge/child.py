@@ -19,7 +19,6 @@ Standard library only. Never add a `from __future__` import: `exec` would pass i
 
 import ast
 import builtins
-import io
 import json
 import os
 import shutil
@@ -39,9 +38,9 @@ _STAR_IMPORTED = (
     "operator io sys json builtins typing"
 ).split()
 _IMPORTED = _STAR_IMPORTED[:16]
-# What officially stands before every submission. It is executed once, in the server, into `PRELUDE`,
-# all but its last line: that one is compiled with each submission, so that line one is taken and
-# the recursion limit rises when it officially does.
+# What officially stands before every submission. It is executed once, in the server, into
+# `PRELUDE`, all but its last line: that one is compiled with each submission, so that line one is
+# taken and the recursion limit rises when it officially does.
 IMPORTS = "".join(f"from {name} import *\n" for name in _STAR_IMPORTED) + "".join(
     f"import {name}\n" for name in _IMPORTED
 )
@@ -110,7 +109,7 @@ class Problem:
 
 
 def run(job: Job, judge: Callable[[Job, Send], None], channel: int) -> None:
-    """Have `judge` (run_official, or run_fair) send the job's frames to a descriptor; never returns."""
+    """Have `judge` (run_official or run_fair) send the job's frames; never returns."""
 
     def send(kind: bytes, payload: bytes = b"") -> None:
         data = memoryview(struct.pack(">cI", kind, len(payload)) + payload)
@@ -193,7 +192,7 @@ def wrap_program(job: Job, code: str) -> str | None:
         if isinstance(last, ast.If) and ast.unparse(last.test).strip() == "__name__ == '__main__'":
             code = ast.unparse(body[:-1]) + "\n" + ast.unparse(last.body)  # type: ignore[arg-type]
             body = None
-    except:  # noqa: E722, S110  as official: whatever happens, the code stays
+    except:  # noqa: E722  as official: whatever happens, the code stays
         pass
     try:
         if body is None:

@@ -6,6 +6,7 @@ module and instance for each test. Tolerance and comparison are the host's. Stan
 """
 
 import atexit
+import contextlib
 import os
 import sys
 import threading
@@ -61,20 +62,19 @@ def _fair_program(job: Job, index: int, send: Send) -> None:
     output = os.memfd_create("stdout")
     os.dup2(_readable(job.problem.inputs[index].encode("utf-8", "surrogatepass")), 0)
     os.dup2(output, 1)
-    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]
-    sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", closefd=False)  # type: ignore[misc]
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  the program's to the end
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     module = sys.modules["__main__"] = PRELUDE
     module.__name__ = "__main__"
+    module.__dict__.update(stdin=sys.stdin, stdout=sys.stdout)
     exec(LAST_LINE, module.__dict__)
     job.arm()
-    try:
+    with contextlib.suppress(SystemExit):
         exec(compile(job.code, "<string>", "exec", dont_inherit=True), module.__dict__)
-    except SystemExit:
-        pass
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:
             thread.join()
-    atexit._run_exitfuncs()
+    atexit._run_exitfuncs()  # noqa: SLF001  a program that flushes its output there
     job.disarm()
     sys.stdout.flush()
     size = os.fstat(output).st_size

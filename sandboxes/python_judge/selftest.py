@@ -54,6 +54,10 @@ def _read_file(path: str) -> Callable[[], None]:
     return read
 
 
+def _list_server() -> None:
+    os.listdir("/proc/1/fd")
+
+
 def _fill_disk() -> None:
     with open("/tmp/full", "wb") as file:
         for _ in range(17):
@@ -83,7 +87,7 @@ TRIES: dict[str, Callable[[], None]] = {
     "ptrace": lambda: _call(_libc.ptrace(_PTRACE_ATTACH, 1, 0, 0)),
     "server memory": _read_file("/proc/1/mem"),
     "server environment": _read_file("/proc/1/environ"),
-    "server descriptors": lambda: os.listdir("/proc/1/fd") and None,
+    "server descriptors": _list_server,
     "kill server": _kill_server,
     "user namespace": lambda: _call(_libc.unshare(_CLONE_NEWUSER)),
     "mount": lambda: _call(_libc.mount(b"none", b"/tmp", b"tmpfs", 0, None)),

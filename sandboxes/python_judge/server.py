@@ -11,10 +11,10 @@ kind byte, a 4-byte big-endian length, the payload (JSON unless said).
                      T a child's frame: stamps (`_STAMPS`), then its kind byte and its payload
                      E end of the run {run, why, ...}, after everything it left is gone
 
-The server never runs or parses a submission. It keeps the clock: it stamps each frame with wall and
-CPU time it measured itself, and kills a child that is overdue. Code and outputs pass through memory
-that forked children don't get (channel.py), so that a submission can't copy what an earlier one of the
-same problem printed. Threat model: README.md. Standard library only.
+The server never runs or parses a submission. It keeps the clock: it stamps each frame with wall
+and CPU time it measured itself, and kills a child that is overdue. Code and outputs pass through
+memory that forked children don't get (channel.py), so that a submission can't copy what an earlier
+one of the same problem printed. Threat model: README.md. Standard library only.
 """
 
 import contextlib
@@ -137,7 +137,12 @@ class Run:
                 os.read(wakeup, 4096)
                 if _is_dead(self.pid):
                     self._receive(drain=True)
-                    self.why = self.why or "died"
+                    self._note("died")
+
+    def _note(self, why: str) -> None:
+        """Note how the run ended, unless that is known."""
+        if self.why is None:
+            self.why = why
 
     def close(self) -> None:
         """Close the child's socket, so that nothing it left behind can speak."""
@@ -151,7 +156,7 @@ class Run:
             self.why = "killed"
 
     def _receive(self, *, drain: bool = False) -> None:
-        self._socket.setblocking(False)
+        self._socket.setblocking(False)  # noqa: FBT003  its only argument
         try:
             while self.why is None:
                 size = self._socket.recv_into(self._channel.buffer.view[self._filled :])
@@ -196,9 +201,7 @@ class Run:
             # A functional submission may swallow the alarm and still return, as officially.
             self._due = self._end if self._functional else min(self._end, now + _GRACE_SECONDS)
         laps = self._meter.lap() if kind in b"COVXS" else (0.0, 0.0, 0.0, 0.0)
-        self._channel.write(
-            b"T", _STAMPS.pack(self.number, self._tests, *laps), kind, payload
-        )
+        self._channel.write(b"T", _STAMPS.pack(self.number, self._tests, *laps), kind, payload)
         self._tests += kind in b"OVXS"
 
     def summary(self, usage: "Usage") -> dict[str, Any]:
@@ -236,7 +239,7 @@ def main() -> None:
         os.dup2(null, descriptor)
     os.close(null)
     sys.stdin.close()
-    sys.stdin = open(0, encoding="utf-8", closefd=False)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  for good
     os.environ.pop("PYTHONPATH", None)
     child.execute_prelude()
     features = _harden()
@@ -256,7 +259,14 @@ def main() -> None:
             (size,) = struct.unpack_from(">I", payload)
             header, code = json.loads(bytes(payload[4 : 4 + size])), payload[4 + size :]
             header["code_bytes"] = len(code)
-            _serve(header, problems[header["key"]], code, channel, wakeup, kills)
+            _serve(
+                header=header,
+                problem=problems[header["key"]],
+                code=code,
+                channel=channel,
+                wakeup=wakeup,
+                kills=kills,
+            )
             continue
         message = json.loads(bytes(payload))
         if kind == b"L":
@@ -267,6 +277,7 @@ def main() -> None:
 
 
 def _serve(
+    *,
     header: dict[str, Any],
     problem: child.Problem,
     code: memoryview,
@@ -392,7 +403,7 @@ def _harden() -> dict[str, bool]:
 
 
 def _set_dumpable(value: int) -> bool:
-    return _libc.prctl(_PR_SET_DUMPABLE, value, 0, 0, 0) == 0
+    return bool(_libc.prctl(_PR_SET_DUMPABLE, value, 0, 0, 0) == 0)
 
 
 def _wake_on_children() -> int:

@@ -16,6 +16,7 @@ from unittest import mock
 
 @contextmanager
 def captured_stdout() -> Iterator[io.StringIO]:
+    """Replace `sys.stdout` by a StringIO whose close() is a TypeError, as officially."""
     before = sys.stdout
     captured = io.StringIO()
     captured.close = lambda x: 1  # type: ignore[method-assign,assignment,misc]  # noqa: ARG005  official: close() is a TypeError
@@ -39,8 +40,8 @@ def patched_stdin(text: str) -> Iterator[None]:
     stdin.read = lambda *_: text
     stdin.readlines = lambda *_: text.split("\n")
     stdin.readline = lambda *_: next(lines)
-    sys.stdin = _Stdin(text)  # type: ignore[assignment]
-    builtins.open = _Open(text)  # type: ignore[assignment]
+    sys.stdin = _Stdin(text)
+    builtins.open = _Open(text)
     try:
         yield
     finally:

@@ -89,7 +89,7 @@ def _tree(value: Any, depth: int, budget: _Budget) -> list[Any]:
         return written
     for base, write in _WRITERS:
         if isinstance(value, base):
-            if type(value).__eq__ is base.__eq__:
+            if _equality(type(value)) is _equality(base):
                 return write(value, depth + 1, budget)
             return ["x", type(value).__name__]
     return _other(value)
@@ -121,7 +121,7 @@ _WRITERS: list[tuple[type, _Writer]] = [
     (list, lambda value, depth, budget: ["l", _items(list.__iter__(value), depth, budget)]),
     (tuple, lambda value, depth, budget: ["p", _items(tuple.__iter__(value), depth, budget)]),
     (set, lambda value, depth, budget: ["e", _items(set.__iter__(value), depth, budget)]),
-    (frozenset, lambda value, depth, budget: ["z", _items(frozenset.__iter__(value), depth, budget)]),
+    (frozenset, lambda v, depth, budget: ["z", _items(frozenset.__iter__(v), depth, budget)]),
     (collections.OrderedDict, lambda value, depth, budget: ["d", _pairs(value, depth, budget)]),
     (collections.Counter, lambda value, depth, budget: ["d", _pairs(value, depth, budget)]),
     (dict, lambda value, depth, budget: ["d", _pairs(value, depth, budget)]),
@@ -144,9 +144,17 @@ def _numpy_tree(value: Any) -> list[Any] | None:
     return [tag, array.dtype.str, shape, array.tobytes().hex()]
 
 
+def _equality(kind: type) -> object:
+    return kind.__eq__
+
+
 def _other(value: object) -> list[Any]:
     kind = type(value)
     name = kind.__name__
     # object.__eq__ is identity, and no built-in container equals a list, dict, number or string.
-    unequal = kind.__eq__ is object.__eq__ or kind.__module__ in ("builtins", "collections", "array")
+    unequal = _equality(kind) is object.__eq__ or kind.__module__ in (
+        "builtins",
+        "collections",
+        "array",
+    )
     return ["u" if unequal else "x", name]

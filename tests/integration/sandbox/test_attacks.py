@@ -1,16 +1,17 @@
 """One hostile program for every row of the threat model, with an honest one after each."""
 
+import asyncio
 import json
 import os
 import shutil
 from pathlib import Path
 
 import pytest
-from tests.integration.sandbox.conftest import HONEST, program
 
 from g4eval.bundled import bundled_dir
 from g4eval.sandbox.base import CodeJob, CodeTest, Verdict
 from g4eval.sandbox.container import OWNER_LABEL, owner_label
+from tests.integration.sandbox.conftest import HONEST, program
 
 pytestmark = pytest.mark.docker
 
@@ -47,7 +48,7 @@ def test_an_attack_gets_its_verdict_and_leaves_nothing_behind(judge, folder) -> 
 
 def test_attacks_leave_the_host_as_it_was(make_judge, docker_client) -> None:
     def processes() -> int:
-        return sum(name.isdigit() for name in os.listdir("/proc"))
+        return sum(path.name.isdigit() for path in Path("/proc").iterdir())
 
     names = ("disk_fill", "inode_fill", "fork_bomb", "orphans", "shared_memory", "memory_bomb")
     free, before = shutil.disk_usage("/").free, processes()
@@ -70,8 +71,6 @@ def test_no_expected_output_is_in_a_containers_memory(make_judge, docker_client)
     found: dict[str, bool] = {}
 
     async def run():
-        import asyncio
-
         task = asyncio.create_task(judge.sandbox.judge(job))
         await asyncio.sleep(0.5)
         (container,) = judge.sandbox._containers
@@ -115,7 +114,9 @@ print(hits, {{SECRETS}})
     clean = scan.replace("{SECRETS}", "'clean'").replace(build, build)
     (second,) = judge(program(clean, ("", "0 clean"), time_limit_seconds=30))
     assert second.verdict is Verdict.ACCEPTED, second.error
-    keeps = scan.replace("{SECRETS}", "'kept'").replace("hits = 0", f"kept = {build}.encode()\nhits = 0")
+    keeps = scan.replace("{SECRETS}", "'kept'").replace(
+        "hits = 0", f"kept = {build}.encode()\nhits = 0"
+    )
     (control,) = judge(program(keeps, ("", "0 kept"), time_limit_seconds=30))
     assert control.verdict is Verdict.WRONG_ANSWER  # the scan does find what is there
 
@@ -130,7 +131,7 @@ def _memory(pid: int) -> bytes:
     blocks = []
     for one in pids:
         maps = Path(f"/proc/{one}/maps").read_text().splitlines()
-        with open(f"/proc/{one}/mem", "rb", 0) as memory:
+        with Path(f"/proc/{one}/mem").open("rb", 0) as memory:
             for line in maps:
                 span, flags = line.split()[:2]
                 if flags.startswith("rw"):

@@ -4,9 +4,9 @@ import subprocess
 import sys
 
 import pytest
-from tests.integration.sandbox.conftest import program
 
 from g4eval.sandbox.base import Verdict
+from tests.integration.sandbox.conftest import program
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 

@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.integration.sandbox.conftest import HONEST, function, program
 
 from g4eval.errors import SandboxError
 from g4eval.sandbox.base import Verdict
 from g4eval.sandbox.container import LABEL, OWNER_LABEL
 from g4eval.sandbox.docker_pool import DockerSandbox, PoolOptions
+from tests.integration.sandbox.conftest import HONEST, function, program
 
 pytestmark = pytest.mark.docker
 
@@ -121,6 +121,7 @@ def test_without_a_daemon_the_command_ends_with_5_and_says_what_to_do(tmp_path) 
         env={**os.environ, "DOCKER_HOST": "unix:///nowhere/docker.sock"},
         capture_output=True,
         text=True,
+        check=False,
     )
     assert done.returncode == 5
     assert done.stdout == ""
@@ -181,7 +182,7 @@ def test_an_interrupt_removes_the_containers(docker_client, tmp_path) -> None:
         time.sleep(0.2)
     time.sleep(1)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=120)
     assert process.returncode == 130
     deadline = time.monotonic() + 20
     while owned() and time.monotonic() < deadline:
@@ -191,7 +192,9 @@ def test_an_interrupt_removes_the_containers(docker_client, tmp_path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    os.geteuid() != 0 or not Path("/var/run/docker.pid").exists() or Path("/run/systemd/system").exists(),
+    os.geteuid() != 0
+    or not Path("/var/run/docker.pid").exists()
+    or Path("/run/systemd/system").exists(),
     reason="restarting the daemon needs root and a dockerd started by hand",
 )
 def test_a_restarted_daemon_costs_no_verdict(make_judge) -> None:

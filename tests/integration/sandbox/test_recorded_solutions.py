@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 
 import pytest
-from benchmarks.recorded_solutions import load_rows, make_job, pick_rows
 
+from benchmarks.recorded_solutions import load_rows, make_job, pick_rows
 from g4eval.sandbox.base import Verdict
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]

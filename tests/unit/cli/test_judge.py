@@ -20,7 +20,12 @@ def read(tmp_path, *rows):
 
 def test_a_job_is_read_with_its_defaults(tmp_path) -> None:
     (job,) = read(tmp_path, JOB)
-    assert (job.job_id, job.code, job.fn_name, job.time_limit_seconds) == ("a", "print(2)", None, 6.0)
+    assert (job.job_id, job.code, job.fn_name, job.time_limit_seconds) == (
+        "a",
+        "print(2)",
+        None,
+        6.0,
+    )
     assert [(test.input, test.output) for test in job.tests] == [("1", "2")]
 
 

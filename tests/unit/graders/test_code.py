@@ -1,4 +1,4 @@
-"""What a verdict counts as, and when the fair judge is asked; the sandbox is a table of verdicts."""
+"""What a verdict counts as, and when the fair judge is asked; the sandbox is scripted."""
 
 import asyncio
 from types import TracebackType
@@ -148,7 +148,9 @@ def test_completions_of_one_sample_share_their_tests() -> None:
 def test_every_verdict_has_an_outcome() -> None:
     outcomes = {verdict: outcome_of(verdict) for verdict in Verdict}
     assert outcomes[Verdict.INTERNAL_ERROR] is Outcome.UNGRADED
-    assert [v for v, outcome in outcomes.items() if outcome is Outcome.CORRECT] == [Verdict.ACCEPTED]
+    assert [v for v, outcome in outcomes.items() if outcome is Outcome.CORRECT] == [
+        Verdict.ACCEPTED
+    ]
 
 
 def test_examples_are_right_and_wrong_programs() -> None:

@@ -67,7 +67,9 @@ def test_sending_to_a_container_that_is_gone_is_a_stream_error(ends) -> None:
 def test_a_frame_goes_out_whole(ends) -> None:
     stream, theirs = ends
     payload = bytes(3_000_000)
-    sender = threading.Thread(target=stream.send, args=(b"R", payload), kwargs={"timeout_seconds": 5})
+    sender = threading.Thread(
+        target=stream.send, args=(b"R", payload), kwargs={"timeout_seconds": 5}
+    )
     sender.start()
     data = bytearray()
     while len(data) < len(payload) + HEADER.size:

@@ -75,7 +75,9 @@ def test_a_report_carries_the_servers_stamps() -> None:
     assert (report.lap.wall, report.lap.cpu, report.lap.waited) == (0.5, 0.25, 0.125)
 
 
-@pytest.mark.parametrize("frame", [Frame(b"E", b"x" * 60), Frame(b"T", b""), Frame(b"T", b"x" * 40)])
+@pytest.mark.parametrize(
+    "frame", [Frame(b"E", b"x" * 60), Frame(b"T", b""), Frame(b"T", b"x" * 40)]
+)
 def test_a_malformed_report_is_a_stream_error(frame: Frame) -> None:
     with pytest.raises(StreamError):
         read_report(frame)
