@@ -54,6 +54,14 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session(python="3.11")
+def docker(session: nox.Session) -> None:
+    """Judge programs in real containers: official cases, attacks, faults. Builds the image."""
+    session.install("-e", ".[docker]", *GROUPS["test"])
+    session.env["G4EVAL_REQUIRE_DOCKER"] = "1"
+    _pytest(session, "tests", "-m", "docker", *session.posargs)
+
+
+@nox.session(python="3.11")
 def imports(session: nox.Session) -> None:
     """Check that the base install answers --help quickly and loads no heavy module."""
     session.install(".")

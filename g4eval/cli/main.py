@@ -16,6 +16,7 @@ COMMANDS = {
     "show": ("show", "Print a run's table, or one sample."),
     "export": ("export", "Write a run's completions and grades to a file."),
     "logprobs": ("logprobs", "Score given token ids with a model."),
+    "judge": ("judge", "Run code jobs in the sandbox: JSON lines in, JSON lines out."),
     "tasks": ("tasks", "List the tasks that can be run."),
     "doctor": ("doctor", "Say what is missing on this machine and how to get it."),
 }
