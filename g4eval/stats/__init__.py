@@ -1,0 +1,1 @@
+"""Grades to estimates: scores, paired differences, sequential tests, drift and planning."""
