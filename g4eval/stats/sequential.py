@@ -12,6 +12,7 @@ inside a round was seen to pass 8 % of bad candidates at alpha 5 %. So there is 
 single pairs.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -48,6 +49,11 @@ def boundaries(fractions: Sequence[float], alpha: float) -> list[float]:
         alpha: one-sided, spent by the last look at fraction 1.
     """
     _check_fractions(fractions)
+    return list(_boundaries(tuple(fractions), alpha))
+
+
+@functools.lru_cache(maxsize=256)
+def _boundaries(fractions: tuple[float, ...], alpha: float) -> tuple[float, ...]:
     limits: list[float] = []
     at, density, before, spent = np.zeros(1), np.ones(1), 0.0, 0.0  # Brownian motion, unrejected
     for fraction in fractions:
@@ -57,7 +63,7 @@ def boundaries(fractions: Sequence[float], alpha: float) -> list[float]:
         limits.append(z)
         at, density = _carry_on(at, density, sd, z * math.sqrt(fraction), fraction)
         before, spent = fraction, total
-    return limits
+    return tuple(limits)
 
 
 def _solve_boundary(at: Floats, density: Floats, sd: float, root: float, spend: float) -> float:
