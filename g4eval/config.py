@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from g4eval.errors import ConfigError, nearest
 
-
 Model = TypeVar("Model", bound=BaseModel)
 
 

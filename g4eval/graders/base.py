@@ -19,6 +19,13 @@ class Grader(Protocol):
         """Return the grade; never raises for anything the model wrote."""
         ...
 
+    def example(self, sample: Sample, repeat: int, *, right: bool) -> str | None:
+        """Return a visible answer that this grader finds right, or wrong; None: it can't make one.
+
+        Engine `fake` answers with these, and the contract suite grades them.
+        """
+        ...
+
 
 GRADERS = Registry[Grader](
     "grader",

@@ -1,0 +1,216 @@
+"""Scripted answers, delays and faults: the engine of tests, benchmarks and first tries.
+
+It reads no prompt. Answers come from a script file, or are made to be right with a planted
+probability, so every table made with it says that its numbers are invented. What it answers to a
+request depends on the request's seed alone, never on order or concurrency.
+"""
+
+import asyncio
+import hashlib
+import heapq
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+import g4eval
+from g4eval.engines.base import EngineFacts
+from g4eval.errors import ConfigError, EngineError
+from g4eval.jsonlines import read_json_lines
+from g4eval.records import Attempt, Completion, Request, StopReason
+from g4eval.responses import build_completion, parse_stop_reason
+
+# (task_id, sample_id, repeat, right) -> a visible answer, or None where nobody can make one.
+Answers = Callable[[str, str, int, bool], str | None]
+
+
+class FakeOptions(BaseModel):
+    """`--set engine.KEY=VALUE` of engine `fake`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    accuracy: float = Field(default=0.7, ge=0, le=1)  # mean over samples
+    spread: float = Field(default=0.3, ge=0, le=1)  # samples lie within accuracy ± spread
+    no_answer_share: float = Field(default=0.0, ge=0, le=1)
+    truncated_share: float = Field(default=0.0, ge=0, le=1)
+    failed_share: float = Field(default=0.0, ge=0, le=1)  # requests that fail for good
+    thinking: bool = False  # put a thought before each answer
+    same_text: bool = False  # what an engine that ignores seeds would do
+    text_bytes: int = Field(default=0, ge=0)  # pad each answer to this length
+    delay_seconds: float = Field(default=0.0, ge=0)  # mean; drawn per request, exponential
+    concurrency: int = Field(default=64, ge=1)
+    stop_after: int | None = Field(default=None, ge=0)  # then the engine breaks
+    script: Path | None = None  # JSON lines: sample_id, repeat?, text, reasoning?, stop_reason?
+    token_ids: bool = False  # give ids: the UTF-8 bytes of the text
+    quantization: str = "none"  # declared, to tell two arms apart
+    model_facts: Mapping[str, str] = Field(default_factory=dict)  # any other facts, as declared
+
+
+class FakeEngine:
+    """An Engine that invents completions.
+
+    Args:
+        options: see FakeOptions.
+        model: the name the run is stored under.
+        answers: makes a right or a wrong answer to a sample; used where no script names it.
+    """
+
+    def __init__(
+        self, options: FakeOptions, *, model: str = "fake", answers: Answers | None = None
+    ) -> None:
+        self._options = options
+        self._model = model
+        self._answers = answers or (lambda *_: None)
+        self._script = _read_script(options.script) if options.script else {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        return None
+
+    def describe(self) -> EngineFacts:
+        """Return facts that differ wherever an option can move a score."""
+        scoring = self._options.model_dump(
+            mode="json",
+            exclude={"delay_seconds", "concurrency", "stop_after", "failed_share", "script"},
+        )
+        return EngineFacts(
+            engine="fake",
+            engine_version=g4eval.__version__,
+            model=self._model,
+            weights_fingerprint="none",
+            dtype="none",
+            quantization=self._options.quantization,
+            kv_cache_dtype="none",
+            attention_backend="none",
+            parallelism="none",
+            speculative_decoding="none",
+            chat_template_hash="none",
+            thinking="on" if self._options.thinking else "off",
+            reasoning_parser="none",
+            other={**scoring, "script": _hash_of(self._options.script)},
+            operation={"concurrency": self._options.concurrency},
+        )
+
+    async def complete(self, requests: Iterable[Request]) -> AsyncIterator[Completion | Attempt]:
+        """Yield invented completions in the order in which their delays end."""
+        waiting = iter(requests)
+        in_flight: list[tuple[float, int, float, Request]] = []
+        done = 0
+        for number, request in enumerate(_take(waiting, self._options.concurrency)):
+            _push(in_flight, number, request, self._delay(request))
+        number = len(in_flight)
+        while in_flight:
+            finish, _, started, request = heapq.heappop(in_flight)
+            await asyncio.sleep(
+                max(0.0, finish - time.time()) if self._options.delay_seconds else 0
+            )
+            if self._options.stop_after is not None and done >= self._options.stop_after:
+                raise EngineError(
+                    f"engine fake stopped after {done} requests, as engine.stop_after asks",
+                    hint="run the same command without it; what is stored is not made again",
+                )
+            yield self._answer(request, started)
+            done += 1
+            for following in _take(waiting, 1):
+                _push(in_flight, number, following, self._delay(following))
+                number += 1
+
+    def _delay(self, request: Request) -> float:
+        if not self._options.delay_seconds:
+            return 0.0
+        return -math.log(1 - _chance("delay", request.seed)) * self._options.delay_seconds
+
+    def _answer(self, request: Request, started: float) -> Completion | Attempt:
+        options = self._options
+        if _chance("failed", request.seed) < options.failed_share:
+            return Attempt(
+                key=request.key,
+                task_id=request.task_id,
+                sample_id=request.sample_id,
+                repeat=request.repeat,
+                error="engine fake was asked to fail this one",
+                at=time.time(),
+            )
+        line = self._script.get((request.sample_id, request.repeat)) or self._script.get(
+            (request.sample_id, None)
+        )
+        if line is not None:
+            text, reasoning = str(line["text"]), line.get("reasoning")
+            stop_reason = parse_stop_reason(line.get("stop_reason"))
+        else:
+            text, reasoning, stop_reason = self._invent(request)
+        tokens = len(text) // 4 + len(reasoning or "") // 4 + 1
+        return build_completion(
+            request,
+            text,
+            stop_reason,
+            thinking=options.thinking,
+            reasoning=reasoning,
+            token_ids=text.encode() if options.token_ids else None,
+            prompt_tokens=sum(len(m.content) for m in request.messages) // 4 + 1,
+            completion_tokens=tokens,
+            started_at=started,
+            finished_at=time.time(),
+        )
+
+    def _invent(self, request: Request) -> tuple[str, str | None, StopReason]:
+        options = self._options
+        seed = "same" if options.same_text else request.seed
+        ease = 2 * _chance("ease", request.sample_id) - 1
+        right = _chance("right", seed) < options.accuracy + options.spread * ease
+        answer = self._answers(request.task_id, request.sample_id, request.repeat, right)
+        if answer is None or _chance("no answer", seed) < options.no_answer_share:
+            answer = "I could not find it."
+        marks = f"[{seed}] "
+        padding = "so " * (max(0, options.text_bytes - len(answer) - len(marks)) // 3)
+        if _chance("truncated", seed) < options.truncated_share:
+            opening = "<|channel>thought\n" if options.thinking else ""
+            return opening + marks + padding, None, StopReason.LENGTH
+        if options.thinking:
+            return f"<|channel>thought\n{marks}{padding}<channel|>{answer}", None, StopReason.STOP
+        return marks + padding + answer, None, StopReason.STOP
+
+
+def _push(
+    heap: list[tuple[float, int, float, Request]], number: int, request: Request, delay: float
+) -> None:
+    now = time.time()
+    heapq.heappush(heap, (now + delay, number, now, request))
+
+
+def _take(iterator: Iterator[Request], count: int) -> Iterator[Request]:
+    for _ in range(count):
+        try:
+            yield next(iterator)
+        except StopIteration:
+            return
+
+
+def _chance(what: str, seed: object) -> float:
+    """Return a number in [0, 1) that depends on the two arguments alone."""
+    digest = hashlib.sha256(f"{what}:{seed}".encode()).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48
+
+
+def _hash_of(path: Path | None) -> str:
+    return "none" if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _read_script(path: Path) -> dict[tuple[str, int | None], dict[str, Any]]:
+    script: dict[tuple[str, int | None], dict[str, Any]] = {}
+    for number, row in read_json_lines(path, error=ConfigError):
+        if not isinstance(row.get("sample_id"), str) or not isinstance(row.get("text"), str):
+            raise ConfigError("lacks the text sample_id or text", where=f"{path}:{number}")
+        script[row["sample_id"], row.get("repeat")] = row
+    return script

@@ -1,0 +1,1 @@
+"""Tasks: what is asked, where the rows come from, how prompts are made of them."""

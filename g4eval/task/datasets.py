@@ -1,0 +1,269 @@
+"""Rows in, checked samples out: from the data folder, the hub or the package.
+
+Two checksums. *Targets* are checked row by row and must agree. *Text* (ids and prompt fields) has a
+hash for some sources only: without one the task is loaded and shown as "text not verified"; a text
+that differs from a known hash is refused.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from g4eval.errors import DataError, G4EvalError, MissingExtraError, TaskError
+from g4eval.fingerprint import canonical_json
+from g4eval.jsonlines import read_json_lines
+from g4eval.records import Sample
+from g4eval.task.loader import Task
+from g4eval.task.spec import SourceSpec
+
+Row = dict[str, Any]
+TARGET_HASH_DIGITS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskData:
+    """A task's samples and what is known of them."""
+
+    samples: list[Sample]
+    source: str  # where they came from, in words
+    rows_stated: int
+    text: str  # "verified" or "not verified"
+    text_sha256: str
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether some of the task's rows are missing."""
+        return len(self.samples) < self.rows_stated
+
+
+def load_samples(task: Task, data_dir: Path | None, *, allow_partial: bool = False) -> TaskData:
+    """Load a task's samples from the first source that is there, and check them.
+
+    Raises DataError where none is there, where rows are missing (unless `allow_partial`), doubled
+    or empty, or where targets or text aren't what the task states. No message quotes a row.
+    """
+    spec = task.spec
+    source, rows = _first_source(task, data_dir)
+    where = _place(source, task, data_dir)
+    samples = _samples(task, source, rows, where)
+    _check_rows(task, samples, where, allow_partial=allow_partial)
+    _check_targets(task, samples, where)
+    text = text_hash(samples)
+    if source.text_sha256 is not None and not allow_partial and text != source.text_sha256:
+        raise DataError(
+            f"the text of {spec.id!r} is not the text that the task states "
+            f"(SHA-256 {text[:12]}…, stated {source.text_sha256[:12]}…)",
+            where=where,
+            hint="take the data from its source again, unchanged",
+        )
+    return TaskData(
+        samples=samples,
+        source=where,
+        rows_stated=spec.data.rows,
+        text="verified" if text == source.text_sha256 else "not verified",
+        text_sha256=text,
+    )
+
+
+def target_hash(sample_id: str, target: Any) -> str:
+    """Return the hash of one row's target, as it stands in a task's file of targets."""
+    digest = hashlib.sha256(canonical_json([sample_id, target])).hexdigest()
+    return digest[:TARGET_HASH_DIGITS]
+
+
+def text_hash(samples: Iterable[Sample]) -> str:
+    """Return the SHA-256 over ids and prompt fields, in order of id."""
+    digest = hashlib.sha256()
+    for sample in sorted(samples, key=lambda s: s.sample_id):
+        digest.update(canonical_json([sample.sample_id, dict(sample.fields)]))
+        digest.update(b"\n")
+    return digest.hexdigest()
+
+
+def _first_source(task: Task, data_dir: Path | None) -> tuple[SourceSpec, Iterable[Row]]:
+    tried: list[str] = []
+    for source in task.spec.data.sources:
+        place = _place(source, task, data_dir)
+        if source.kind == "hub":
+            try:
+                return source, _hub_rows(source)
+            except (DataError, MissingExtraError) as error:
+                tried.append(f"{place}: {error.what}")
+        elif source.kind == "directory" and data_dir is None:
+            tried.append(f"{place}: no --data-dir was given")
+        elif (path := _path(source, task, data_dir)).is_file():
+            return source, _file_rows(path, source)
+        else:
+            tried.append(f"{place}: no such file")
+    raise DataError(
+        f"the data of {task.spec.id!r} can't be found:\n    " + "\n    ".join(tried),
+        hint=task.spec.data.hint or "give the folder that holds it with --data-dir",
+    )
+
+
+def _path(source: SourceSpec, task: Task, data_dir: Path | None) -> Path:
+    root = task.folder if source.kind == "package" else data_dir or Path()
+    return root / (source.path or "")
+
+
+def _place(source: SourceSpec, task: Task, data_dir: Path | None) -> str:
+    if source.kind == "hub":
+        revision = source.revision or "latest, unverified"
+        return f"hub {source.dataset} ({source.name or source.split}, revision {revision})"
+    if source.kind == "directory" and data_dir is None:
+        return f"DATA_DIR/{source.path}"
+    return str(_path(source, task, data_dir)) + (f":{source.member}" if source.member else "")
+
+
+def _file_rows(path: Path, source: SourceSpec) -> Iterable[Row]:
+    if source.member is not None:
+        return _archive_rows(path, source.member, source.password)
+    if path.suffix == ".csv":
+        with path.open(encoding="utf-8", newline="") as stream:
+            return list(csv.DictReader(stream))
+    return (row for _, row in read_json_lines(path, error=DataError))
+
+
+def _archive_rows(path: Path, member: str, password: str | None) -> list[Row]:
+    secret = None if password is None else password.encode()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            text = archive.read(member, pwd=secret).decode("utf-8")
+    except KeyError as error:
+        raise DataError(f"the archive has no {member!r}", where=path) from error
+    except RuntimeError as error:  # what zipfile raises for a missing or wrong password
+        raise DataError(
+            "the archive can't be opened with the password that the task states",
+            where=path,
+            hint="take the archive from its authors again; `password` stands in the task's YAML",
+        ) from error
+    except (OSError, zipfile.BadZipFile, UnicodeDecodeError) as error:
+        raise DataError(f"is not a readable archive: {error}", where=path) from error
+    if member.endswith(".csv"):
+        return list(csv.DictReader(io.StringIO(text, newline="")))
+    return [json.loads(line) for line in text.split("\n") if line.strip()]
+
+
+def _hub_rows(source: SourceSpec) -> list[Row]:
+    """Read rows through `datasets`; no dataset script is ever run.
+
+    Each row also gets `_dataset`, the hub id, for plugins that read several.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingExtraError(
+            "the package datasets is not installed", hint="pip install 'g4eval[data]'"
+        ) from error
+    try:
+        if source.files:
+            files = [
+                f"hf://datasets/{source.dataset}@{source.revision or 'main'}/{f}"
+                for f in source.files
+            ]
+            loaded = datasets.load_dataset("json", data_files=files, split="train")
+        else:
+            loaded = datasets.load_dataset(
+                source.dataset, source.name, split=source.split, revision=source.revision
+            )
+        return [{**row, "_dataset": source.dataset} for row in loaded]
+    except Exception as error:
+        raise DataError(_hub_failure(error, source), hint="see the message above") from error
+
+
+def _hub_failure(error: Exception, source: SourceSpec) -> str:
+    name = type(error).__name__
+    if "Gated" in name or "401" in str(error) or "403" in str(error):
+        return (
+            f"{source.dataset} is gated: accept its terms on the hub, then set HF_TOKEN to a "
+            "token that may read it"
+        )
+    return f"the hub can't be read ({name})"
+
+
+def _samples(task: Task, source: SourceSpec, rows: Iterable[Row], where: str) -> list[Sample]:
+    convert: Callable[[Row, str], Sample] = task.hook("to_sample") or (
+        lambda row, _: _by_columns(row, source.columns)
+    )
+    samples: list[Sample] = []
+    for number, row in enumerate(rows, 1):
+        try:
+            samples.append(convert(row, source.kind))
+        except KeyError as error:
+            raise DataError(
+                f"row {number} lacks the column {error.args[0]!r}",
+                where=where,
+                hint=f"columns present: {', '.join(sorted(row)) or 'none'}",
+            ) from None
+        except G4EvalError as error:
+            raise type(error)(error.what, where=error.where or where, hint=error.hint) from error
+    return samples
+
+
+def _by_columns(row: Mapping[str, Any], columns: Mapping[str, str]) -> Sample:
+    values = {field: row[column] for field, column in columns.items()}
+    if "sample_id" not in values or "target" not in values:
+        raise TaskError("columns of a source must name sample_id and target")
+    return Sample(
+        sample_id=str(values.pop("sample_id")), target=values.pop("target"), fields=values
+    )
+
+
+def _check_rows(task: Task, samples: list[Sample], where: str, *, allow_partial: bool) -> None:
+    spec = task.spec
+    seen: set[str] = set()
+    for number, sample in enumerate(samples, 1):
+        if not sample.sample_id or sample.target in (None, ""):
+            raise DataError(f"row {number} is empty: no id or no target", where=where)
+        if sample.sample_id in seen:
+            raise DataError(f"{sample.sample_id!r} is there twice (row {number})", where=where)
+        seen.add(sample.sample_id)
+    if len(samples) > spec.data.rows or not samples:
+        raise DataError(
+            f"{spec.id!r} has {spec.data.rows} rows, and {len(samples)} are here", where=where
+        )
+    if len(samples) < spec.data.rows and not allow_partial:
+        raise DataError(
+            f"{spec.id!r} has {spec.data.rows} rows, and only {len(samples)} are here",
+            where=where,
+            hint="get all of them, or run what is there with --allow-partial-data: it is then "
+            "marked partial and never compared with a published score",
+        )
+
+
+def _check_targets(task: Task, samples: list[Sample], where: str) -> None:
+    if task.spec.data.targets is None:
+        return
+    known = dict(_target_lines(task.folder / task.spec.data.targets))
+    unknown = [s.sample_id for s in samples if s.sample_id not in known]
+    wrong = [
+        s.sample_id
+        for s in samples
+        if s.sample_id in known and known[s.sample_id] != target_hash(s.sample_id, s.target)
+    ]
+    for ids, complaint in ((unknown, "ids that the task doesn't know"), (wrong, "another target")):
+        if ids:
+            shown = ", ".join(ids[:5]) + (" …" if len(ids) > 5 else "")
+            raise DataError(
+                f"{len(ids)} of {len(samples)} rows of {task.spec.id!r} have {complaint}: {shown}",
+                where=where,
+                hint="take the data from its source again, unchanged",
+            )
+
+
+def _target_lines(path: Path) -> Iterator[tuple[str, str]]:
+    try:
+        for line in path.read_text(encoding="utf-8").split("\n"):
+            if line:
+                sample_id, _, digest = line.rpartition(" ")
+                yield sample_id, digest
+    except OSError as error:
+        raise TaskError(f"can't be read: {error.strerror}", where=path) from error

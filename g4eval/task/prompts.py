@@ -1,0 +1,54 @@
+"""Render a sample into chat messages: Jinja with StrictUndefined, in a sandbox."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, UndefinedError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from g4eval.errors import TaskError
+from g4eval.records import Json, Message
+from g4eval.task.spec import PromptSpec
+
+
+def render_messages(
+    prompt: PromptSpec, folder: Path, fields: Mapping[str, Json], *, task_id: str
+) -> tuple[Message, ...]:
+    """Return the system turn, if the prompt has one, and the user turn.
+
+    Raises TaskError, with the template's file and line, for a field that no sample has.
+    """
+    turns = [] if prompt.system is None else [("system", folder / prompt.system)]
+    turns.append(("user", folder / prompt.template))
+    return tuple(
+        Message(role=role, content=_render(path, fields, task_id=task_id)) for role, path in turns
+    )
+
+
+def _render(path: Path, fields: Mapping[str, Json], *, task_id: str) -> str:
+    try:
+        return _template(path).render(fields)
+    except UndefinedError as error:
+        raise TaskError(
+            f"the prompt of {task_id!r} needs a field that its samples lack: {error.message}",
+            where=path,
+            hint=f"fields present: {', '.join(sorted(fields)) or 'none'}",
+        ) from error
+    except TemplateError as error:
+        raise TaskError(
+            f"the prompt of {task_id!r} can't be rendered: {error.message}", where=path
+        ) from error
+
+
+@lru_cache(maxsize=64)
+def _template(path: Path) -> Template:
+    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+    try:
+        return environment.from_string(path.read_text(encoding="utf-8"))
+    except TemplateSyntaxError as error:
+        raise TaskError(
+            f"the template is not Jinja: {error.message}", where=f"{path}:{error.lineno}"
+        ) from error
+    except OSError as error:
+        raise TaskError(f"the template can't be read: {error.strerror}", where=path) from error
