@@ -3,9 +3,10 @@
 The same code decides one gate and, over a leading axis, the thousands of the error-rate simulation.
 Rules: statistics in docs/gate.md. PASS rejects "the loss is the margin or more"; FAIL rejects "the
 difference is ok or better". Where one look rejects both, the loss is real and smaller than the
-margin: that is what the margin allows, so it is a PASS, and the report says so.
+margin: a FAIL, and the report says so; a loss that is priced in belongs into `ok_pt`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -22,11 +23,13 @@ from g4eval.stats.paired import (
     Macro,
     macro_difference,
     paired_difference,
+    tango_error,
 )
 from g4eval.stats.sequential import RoundCounts, boundaries, log_e_fail, log_e_pass
 
 EARLY_GUARDRAIL_Z = 3.6  # before the last look; so rare that looking costs next to nothing
 FEW_DISCORDANT = 20  # below, a normal approximation needs the hypothesis' own variance
+MANY_PAIRS = 500  # from here on, Tango's error and the plain one agree
 
 
 class Says(IntEnum):
@@ -61,7 +64,6 @@ class Look:
     round_index: int
     fraction: float  # of the planned information
     tasks: Mapping[str, Difference]
-    errors: Mapping[str, Floats]  # the standard errors the tests used
     primary: Macro
     statistic_pass: Floats  # z, or log e-value
     bound_pass: float
@@ -112,22 +114,24 @@ def look_at(
     n_samples = {task: pair.n_samples for task, pair in scores.items()}
     until = {task: pair.until(ends[task]) for task, pair in scores.items()}
     found = {task: paired_difference(p.base, p.candidate) for task, p in until.items()}
-    errors = {task: _error(d, policy) for task, d in found.items()}
     primary = [policy.primary] if policy.primary != "macro" else list(scores)
-    macro = macro_difference([found[t].delta for t in primary], [errors[t] for t in primary])
+    macro = macro_difference(
+        [found[t].delta for t in primary], [_estimand_error(found[t], policy) for t in primary]
+    )
     fractions = information_fractions(rounds, n_samples)
     if policy.design == "anytime":
         test = _bet(scores, rounds[: index + 1], primary, policy)
     else:
-        test = _compare_z(macro, fractions[: index + 1], policy)
+        test = _compare_z([found[t] for t in primary], fractions[: index + 1], policy)
     bound = _guardrail_bound(len(scores), policy, is_last=index == len(rounds) - 1)
-    guardrails = {t: _ratio(found[t].delta - policy.ok, errors[t]) for t in scores}
+    guardrails = {
+        t: _ratio(d.delta - policy.ok, _error(d, policy, policy.ok)) for t, d in found.items()
+    }
     broken = np.any([z < -bound for z in guardrails.values()], axis=0)
     return Look(
         round_index=index,
         fraction=fractions[index],
         tasks=found,
-        errors=errors,
         primary=macro,
         statistic_pass=test.statistic_pass,
         bound_pass=test.bound_pass,
@@ -141,16 +145,27 @@ def look_at(
     )
 
 
-def _error(found: Difference, policy: GatePolicy) -> Floats:
-    """Return the standard error of a task's difference under the policy's estimand.
+def _estimand_error(found: Difference, policy: GatePolicy) -> Floats:
+    return found.se_super if policy.estimand == "super" else found.se
 
-    Few discordant pairs show little variance even where there is some, so below FEW_DISCORDANT the
-    error is at least what a loss of exactly the margin implies.
+
+def _error(found: Difference, policy: GatePolicy, hypothesis: float) -> Floats:
+    """Return the standard error of a task's difference, to test `hypothesis`.
+
+    With one repeat and few samples it is Tango's, which holds its level. With more repeats but few
+    discordant pairs the sample variance says too little, so a loss of the margin's size is the
+    least that is assumed.
     """
-    error = found.se_super if policy.estimand == "super" else found.se
-    implied = np.sqrt(policy.margin * (1 - policy.margin) / np.maximum(found.n_pairs, 1))
+    error = _estimand_error(found, policy)
+    n = np.maximum(found.n_pairs, 1)
+    implied = np.sqrt(policy.margin * (1 - policy.margin) / n)
     few = found.gains + found.losses < FEW_DISCORDANT
-    return np.where(few, np.fmax(error, implied), error)
+    error = np.where(few, np.fmax(error, implied), error)
+    if policy.estimand == "super":
+        return error
+    score = tango_error(n, found.losses, found.gains, hypothesis)
+    single = np.isnan(found.se_fixed) & (n < MANY_PAIRS)
+    return np.where(single, np.where(few, np.fmax(score, implied), score), error)
 
 
 def _ratio(distance: Floats, error: Floats) -> Floats:
@@ -159,8 +174,8 @@ def _ratio(distance: Floats, error: Floats) -> Floats:
 
 
 def _guardrail_bound(n_tasks: int, policy: GatePolicy, *, is_last: bool) -> float:
-    if policy.guardrail_alpha == 0:
-        return float("inf")
+    if policy.guardrail_alpha == 0 or n_tasks == 1:  # one task is the primary itself
+        return math.inf
     last = NORMAL.inv_cdf(1 - policy.guardrail_alpha / n_tasks)
     return last if is_last else max(last, EARLY_GUARDRAIL_Z)
 
@@ -174,14 +189,21 @@ class _Test:
     says: NDArray[np.int8]
 
 
-def _compare_z(macro: Macro, fractions: Sequence[float], policy: GatePolicy) -> _Test:
+def _compare_z(
+    found: Sequence[Difference], fractions: Sequence[float], policy: GatePolicy
+) -> _Test:
     """Test by z against the boundaries of the looks taken so far."""
-    z_pass = _ratio(macro.delta + policy.margin, macro.se)
-    z_fail = _ratio(policy.ok - macro.delta, macro.se)
+
+    def z(hypothesis: float) -> Floats:
+        errors = [_error(d, policy, hypothesis) for d in found]
+        macro = macro_difference([d.delta for d in found], errors)
+        return _ratio(macro.delta - hypothesis, macro.se)
+
+    z_pass, z_fail = z(-policy.margin), -z(policy.ok)
     alpha_fail = policy.alpha_fail
     if policy.equivalence:
-        z_pass = np.minimum(z_pass, _ratio(policy.margin - macro.delta, macro.se))
-        z_fail = np.maximum(z_fail, _ratio(macro.delta + policy.ok, macro.se))
+        z_pass = np.minimum(z_pass, -z(policy.margin))
+        z_fail = np.maximum(z_fail, z(-policy.ok))
         alpha_fail /= 2
     bound_pass = boundaries(fractions, policy.alpha_pass)[-1]
     bound_fail = boundaries(fractions, alpha_fail)[-1]
@@ -209,7 +231,7 @@ def _bet(
         e_pass = np.minimum(e_pass, log_e_pass(other, policy.margin))
         e_fail = np.maximum(e_fail, log_e_fail(other, policy.ok))
         alpha_fail /= 2
-    bound_pass, bound_fail = -float(np.log(policy.alpha_pass)), -float(np.log(alpha_fail))
+    bound_pass, bound_fail = -math.log(policy.alpha_pass), -math.log(alpha_fail)
     return _Test(
         statistic_pass=e_pass,
         bound_pass=bound_pass,
@@ -237,4 +259,4 @@ def _swapped(counts: RoundCounts) -> RoundCounts:
 
 
 def _combine(passes: NDArray[np.bool_], fails: NDArray[np.bool_]) -> NDArray[np.int8]:
-    return np.where(passes, np.int8(Says.PASS), np.where(fails, np.int8(Says.FAIL), np.int8(0)))
+    return np.where(fails, np.int8(Says.FAIL), np.where(passes, np.int8(Says.PASS), np.int8(0)))

@@ -1,12 +1,11 @@
 """Error rates of the gate, and of the rules in common use, on simulated pairs.
 
-`python -m g4eval.gate.simulate` (`nox -s gate-sim`) prints the tables of docs/gate.md. The gate's
-own `decide` judges every simulated comparison. Samples have Beta-distributed difficulty with a
-given intra-class correlation; the candidate's accuracy differs by a shift of every sample's logit,
-chosen so that the mean over the very samples drawn changes by exactly the stated loss.
+`benchmarks/gate_error_rates.py` (`nox -s gate-sim`) prints the tables of docs/gate.md from it. The
+gate's own `decide` judges every simulated comparison. Samples have Beta-distributed difficulty with
+a given intra-class correlation; the candidate's accuracy differs by a shift of every sample's
+logit, chosen so that the mean over the very samples drawn changes by exactly the stated loss.
 """
 
-import argparse
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -74,13 +73,21 @@ def simulate(
     for start in range(0, count, CHUNK):
         size = min(CHUNK, count - start)
         yield {
-            name: _draw(rng, task, truth.delta_pt.get(name, 0.0) / 100, truth.noise, rho, size)
+            name: _draw(
+                rng, task, rho, size, delta=truth.delta_pt.get(name, 0.0) / 100, noise=truth.noise
+            )
             for name, task in suite.items()
         }
 
 
 def _draw(
-    rng: np.random.Generator, task: SimulatedTask, delta: float, noise: float, rho: float, size: int
+    rng: np.random.Generator,
+    task: SimulatedTask,
+    rho: float,
+    size: int,
+    *,
+    delta: float,
+    noise: float,
 ) -> PairedScores:
     strength = 1 / rho - 1
     shape = (size, task.n_samples)
@@ -225,52 +232,6 @@ def side_by_side(delta_pt: float, repeats: int, *, count: int, seed: int) -> dic
     return rates
 
 
-def print_error_rates(count: int, seed: int) -> None:
-    """Print the gate's error rates for three designs as a Markdown table."""
-    designs: list[GatePolicy] = [
-        GatePolicy(design="gst"),
-        GatePolicy(design="anytime"),
-        GatePolicy(design="fixed"),
-    ]
-    print("| truth (points) | design | PASS | FAIL | INCONCLUSIVE | primary FAIL | mean pairs |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
-    for truth in TRUTHS:
-        found = gate_rates(SUITE, truth, designs, rho=0.6, count=count, seed=seed)
-        for policy, rates in zip(designs, found, strict=True):
-            print(
-                f"| {truth.label} | {policy.design} | {rates.passed:.1%} | {rates.failed:.1%} | "
-                f"{rates.inconclusive:.1%} | {rates.primary_failed:.1%} | {rates.mean_pairs:.0f} |",
-                flush=True,
-            )
-
-
-def print_side_by_side(count: int, seed: int) -> None:
-    """Print pass / fail rates of the rules in common use beside the gate's, as Markdown."""
-    deltas = (0.0, -1.0, -2.0, -3.0, -5.0)
-    for repeats in (1, 8):
-        columns = [side_by_side(d, repeats, count=count, seed=seed) for d in deltas]
-        print(f"\n198 samples, accuracy 0.843, {repeats} repeats: PASS / FAIL %\n")
-        print("| rule | " + " | ".join(f"{d:+g}" if d else "0" for d in deltas) + " |")
-        print("| --- |" + " --- |" * len(deltas))
-        for rule in columns[0]:
-            cells = [f"{c[rule].passed:.0%} / {c[rule].failed:.0%}" for c in columns]
-            print(f"| {rule} | " + " | ".join(cells).replace("%", "") + " |", flush=True)
-
-
 def monte_carlo_error(rate: float, count: int) -> float:
     """Return the standard error of a simulated rate."""
     return math.sqrt(max(rate * (1 - rate), 1 / count) / count)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print both tables."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--count", type=int, default=3000, help="simulated comparisons a row")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(arguments)
-    print_error_rates(options.count, options.seed)
-    print_side_by_side(options.count, options.seed)
-
-
-if __name__ == "__main__":
-    main()

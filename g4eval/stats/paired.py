@@ -164,21 +164,27 @@ def wald_interval(n: int, losses: int, gains: int) -> PairedInterval:
     )
 
 
-def tango_z(n: int, losses: int, gains: int, delta: float) -> float:
-    """Return Tango's score statistic of the hypothesis that the difference is `delta`.
+def tango_error(n: Floats, losses: Floats, gains: Floats, delta: float) -> Floats:
+    """Return the standard error of (gains - losses) / n were the true difference `delta`.
 
-    Source: Tango 1998, Statistics in Medicine 17, 891-908: the probability of a loss is its
-    maximum-likelihood value under the hypothesis.
+    The probability of a loss takes its maximum-likelihood value under that hypothesis. Arrays of
+    any one shape. Source: Tango 1998, Statistics in Medicine 17, 891-908.
     """
     a = 2.0 * n
     b = (2 * n - gains + losses) * delta - losses - gains
     c = -losses * delta * (1 - delta)
-    loss_rate = (math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
-    variance = n * (2 * loss_rate + delta * (1 - delta))
-    distance = gains - losses - n * delta
-    if variance <= 0:
+    loss_rate = (np.sqrt(np.maximum(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
+    return np.asarray(np.sqrt(np.maximum(2 * loss_rate + delta * (1 - delta), 0.0) / n))
+
+
+def tango_z(n: int, losses: int, gains: int, delta: float) -> float:
+    """Return Tango's score statistic of the hypothesis that the difference is `delta`."""
+    total, lost, gained = (np.asarray(float(count)) for count in (n, losses, gains))
+    error = float(tango_error(total, lost, gained, delta))
+    distance = (gains - losses) / n - delta
+    if error == 0:
         return 0.0 if distance == 0 else math.copysign(math.inf, distance)
-    return distance / math.sqrt(variance)
+    return distance / error
 
 
 def tango_interval(n: int, losses: int, gains: int) -> PairedInterval:
