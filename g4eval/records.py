@@ -91,6 +91,8 @@ class Completion:
     completion_tokens: int | None = None  # reasoning included
     started_at: float = 0.0  # seconds since the epoch, as the engine took the request up
     finished_at: float = 0.0
+    # Imported only: the right letter, where the recorded prompt had the options in another order.
+    target: str | None = None
 
     @property
     def is_truncated(self) -> bool:

@@ -3,12 +3,13 @@
 Every implementation passes `tests/contract/test_engine.py`.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
 from g4eval.fingerprint import sha256_json
+from g4eval.profile import Profile
 from g4eval.records import Attempt, Completion, Json, Request, TokenScores
 from g4eval.registry import Registry
 
@@ -57,8 +58,28 @@ class EngineFacts:
         return sha256_json(self.identity())
 
 
+# (task_id, sample_id, repeat, right) -> a visible answer, or None where nobody can make one.
+Answers = Callable[[str, str, int, bool], str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """What an engine is made from."""
+
+    model: str | None  # hub id, path or a server's name for it
+    options: Mapping[str, Json] = field(default_factory=dict)  # `--set engine.KEY=VALUE`
+    profile: Profile | None = None  # what is known of the model
+    base_url: str | None = None
+    answers: Answers | None = None  # engine fake only: it reads no prompts
+
+
 class Engine(Protocol):
     """Turns requests into completions; an async context manager that loads and frees the model."""
+
+    @classmethod
+    def configure(cls, config: EngineConfig) -> Self:
+        """Check the configuration, load nothing; raises ConfigError for an option that is off."""
+        ...
 
     async def __aenter__(self) -> Self: ...
 

@@ -10,7 +10,7 @@ import hashlib
 import heapq
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,14 +18,12 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 import g4eval
-from g4eval.engines.base import EngineFacts
+from g4eval.config import parse_model
+from g4eval.engines.base import Answers, EngineConfig, EngineFacts
 from g4eval.errors import ConfigError, EngineError
 from g4eval.jsonlines import read_json_lines
 from g4eval.records import Attempt, Completion, Request, StopReason
 from g4eval.responses import build_completion, parse_stop_reason
-
-# (task_id, sample_id, repeat, right) -> a visible answer, or None where nobody can make one.
-Answers = Callable[[str, str, int, bool], str | None]
 
 
 class FakeOptions(BaseModel):
@@ -66,6 +64,12 @@ class FakeEngine:
         self._model = model
         self._answers = answers or (lambda *_: None)
         self._script = _read_script(options.script) if options.script else {}
+
+    @classmethod
+    def configure(cls, config: EngineConfig) -> Self:
+        """Make the engine from `--set engine.KEY=VALUE`; it needs no model."""
+        options = parse_model(FakeOptions, config.options, where="--set", prefix="engine.")
+        return cls(options, model=config.model or "fake", answers=config.answers)
 
     async def __aenter__(self) -> Self:
         return self

@@ -35,27 +35,41 @@ GRADERS = Registry[Grader](
 )
 
 
+class NamedGrader(Protocol):
+    """What a grade says of its grader."""
+
+    name: str
+    version: int
+
+
 def grade_completion(grader: Grader, sample: Sample, completion: Completion) -> Grade:
     """Grade one completion, a thought that never ended first: it has no answer.
 
     Whatever number such a thought mentions, the model had not settled on it. A grader that raises
-    is our failure, so the completion is ungraded.
+    is our failure, so the completion is ungraded. MemoryError and a worker's time-out pass through.
     """
     if completion.thought is Thought.OPEN:
-        return Grade(
-            key=completion.key,
-            grader=grader.name,
-            grader_version=grader.version,
-            outcome=Outcome.NO_ANSWER,
-            details={"reason": "the thought was not closed"},
-        )
+        return no_answer(grader, completion)
     try:
         return grader.grade(sample, completion)
+    except (MemoryError, TimeoutError):
+        raise
     except Exception as error:  # noqa: BLE001  any bug of a grader is ours, never the model's
         return ungraded(grader, completion, f"{type(error).__name__} in the grader")
 
 
-def ungraded(grader: Grader, completion: Completion, reason: str) -> Grade:
+def no_answer(grader: NamedGrader, completion: Completion) -> Grade:
+    """Return the grade of a completion whose thought never ended."""
+    return Grade(
+        key=completion.key,
+        grader=grader.name,
+        grader_version=grader.version,
+        outcome=Outcome.NO_ANSWER,
+        details={"reason": "the thought was not closed"},
+    )
+
+
+def ungraded(grader: NamedGrader, completion: Completion, reason: str) -> Grade:
     """Return the grade of a completion that we failed to grade."""
     return Grade(
         key=completion.key,

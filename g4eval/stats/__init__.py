@@ -1,1 +1,1 @@
-"""Grades to estimates: scores, paired differences, sequential tests, drift and planning."""
+"""Statistics: outcomes in, estimates with their errors out."""

@@ -1,0 +1,80 @@
+"""The entry point: a wrapper, set before any other import, that settles the exit code.
+
+0 done; 2 to 5 as errors.py says; 70 for a bug of ours, a broken import included; 130 interrupted.
+"""
+
+import os
+import sys
+
+INTERRUPTED = 130
+OUR_BUG = 70
+
+
+def main() -> None:
+    """Run the command line; never returns."""
+    try:
+        from g4eval.cli.main import cli
+
+        code = cli(standalone_mode=False) or 0
+    except KeyboardInterrupt:
+        code = _interrupted()
+    except SystemExit as leave:
+        code = leave.code
+    except BaseException as error:  # noqa: BLE001  whatever it is, the exit code is ours to settle
+        code = _explain(error)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has gone: that is no error of ours
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code if isinstance(code, int) else OUR_BUG)
+
+
+def _interrupted() -> int:
+    from g4eval.cli.resume import resume_hint
+
+    print(f"\ninterrupted; what was finished is stored{resume_hint()}", file=sys.stderr)  # noqa: T201
+    return INTERRUPTED
+
+
+def _explain(error: BaseException) -> int:
+    """Print an error as style.md's three lines and return its code."""
+    try:
+        code, text = _known(error)
+    except BaseException:  # noqa: BLE001  our own error classes can't be imported
+        code, text = None, ""
+    if code == INTERRUPTED:
+        return _interrupted()
+    if code is None or "--debug" in sys.argv:
+        import traceback
+
+        traceback.print_exception(error)
+    if code is not None:
+        print(f"error: {text}", file=sys.stderr)  # noqa: T201
+        return code
+    print(  # noqa: T201
+        f"error: a bug in g4eval: {type(error).__name__}: {error}\n"
+        "  try: report it with the lines above",
+        file=sys.stderr,
+    )
+    return OUR_BUG
+
+
+def _known(error: BaseException) -> tuple[int | None, str]:
+    import click
+
+    from g4eval.errors import G4EvalError
+
+    if isinstance(error, G4EvalError):
+        return error.exit_code, str(error)
+    if isinstance(error, click.Abort):
+        return INTERRUPTED, ""
+    if isinstance(error, click.UsageError):
+        where = f"\n  at: {error.ctx.command_path}" if error.ctx else ""
+        return 2, f"{error.format_message()}{where}"
+    if isinstance(error, click.ClickException):
+        return 2, error.format_message()
+    return None, ""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""`g4eval`: a table of commands, each imported when it is called, so that --help is quick."""
+
+import importlib
+from typing import Any
+
+import click
+
+import g4eval
+from g4eval.errors import UsageError, nearest
+
+# name -> (module of g4eval.cli, one line of help)
+COMMANDS = {
+    "run": ("run", "Run tasks on a model, or continue a run."),
+    "import": ("import_completions", "Grade recorded completions from anywhere; makes a run."),
+    "grade": ("grade", "Grade a run again from its store."),
+    "show": ("show", "Print a run's table, or one sample."),
+    "export": ("export", "Write a run's completions and grades to a file."),
+    "tasks": ("tasks", "List the tasks that can be run."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands' names and help without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's
+        """Return the names in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  click's
+        """Import one command."""
+        if cmd_name not in COMMANDS:
+            raise UsageError(f"{cmd_name!r} is not a command", hint=nearest(cmd_name, COMMANDS))
+        module = importlib.import_module(f"g4eval.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(
+        self,
+        ctx: click.Context,
+        formatter: click.HelpFormatter,  # noqa: ARG002  click's
+    ) -> None:
+        """Write the table of commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command; unlike click's, this one keeps our error for an unknown name."""
+        return args[0], self.get_command(ctx, args[0]), args[1:]
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(g4eval.__version__, prog_name="g4eval")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def cli(**_: Any) -> None:
+    """Evaluate Gemma 4 however it is served, with honest errors.
+
+    Exit codes: 0 done; 1 gate FAIL or not reproduced; 2 usage; 3 inconclusive; 4 not comparable;
+    5 something isn't installed, running or finished; 70 a bug in g4eval; 130 interrupted.
+    """

@@ -1,0 +1,81 @@
+"""Options that several commands have, and how flags become a RunConfig."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from g4eval.config import RunConfig, parse_config, parse_settings, read_yaml
+from g4eval.store.manifest import read_manifest
+
+F = TypeVar("F", bound=Callable[..., Any])
+PATH = click.Path(path_type=Path)
+
+
+def data_options(function: F) -> F:
+    """Add --data-dir, --tasks-dir and --allow-partial-data."""
+    for option in (
+        click.option("--data-dir", type=PATH, help="Folder of benchmark data [G4EVAL_DATA_DIR]."),
+        click.option("--tasks-dir", type=PATH, help="Folder of further task families."),
+        click.option(
+            "--allow-partial-data", is_flag=True, default=None, help="Run with rows missing."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def runs_dir_option(function: F) -> F:
+    """Add --runs-dir."""
+    return click.option(
+        "--runs-dir", type=PATH, help="Folder of runs [G4EVAL_RUNS_DIR, else ./runs]."
+    )(function)
+
+
+def json_option(function: F) -> F:
+    """Add --json."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+
+
+def runs_dir_or_default(runs_dir: Path | None) -> Path:
+    """Return the folder of runs: the flag, the environment, or ./runs."""
+    return runs_dir or Path(os.environ.get("G4EVAL_RUNS_DIR", "runs"))
+
+
+def data_dir_or_default(data_dir: Path | None) -> Path | None:
+    """Return the folder of data: the flag, the environment, or none."""
+    found = os.environ.get("G4EVAL_DATA_DIR")
+    return data_dir or (Path(found) if found else None)
+
+
+def config_of(
+    flags: Mapping[str, Any],
+    *,
+    config_file: Path | None = None,
+    manifest: Path | None = None,
+) -> RunConfig:
+    """Put a RunConfig together: a manifest or a file first, flags over it, then the environment.
+
+    Flags that were not given are None, and so don't override.
+    """
+    values: dict[str, Any] = {}
+    if manifest is not None:
+        values.update(read_manifest(manifest).get("config", {}))
+    if config_file is not None:
+        values.update(read_yaml(config_file))
+    given = {key: value for key, value in flags.items() if value not in (None, (), [])}
+    settings = {**values.get("set", {}), **parse_settings(given.pop("set", ()))}
+    values.update(given)
+    if settings:
+        values["set"] = settings
+    values["runs_dir"] = runs_dir_or_default(values.get("runs_dir"))
+    values["data_dir"] = data_dir_or_default(values.get("data_dir"))
+    return parse_config(values, where=str(config_file or manifest or "the command line"))
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON value on stdout."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -1,0 +1,71 @@
+"""`g4eval run`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from g4eval.cli.options import (
+    PATH,
+    config_of,
+    data_options,
+    json_option,
+    print_json,
+    runs_dir_option,
+)
+from g4eval.cli.progress import make_reporter
+from g4eval.report.text_table import render_rates, render_table, table_json
+from g4eval.session import run_blocking
+from g4eval.stats.summary import summarise
+from g4eval.store.reader import RunReader
+
+
+@click.command(name="run")
+@click.argument("tasks", nargs=-1)
+@click.option("--model", help="Hub id, path, or a server's name for it.")
+@click.option("--engine", help="auto, vllm, openai, gemma or fake.")
+@click.option("--profile", help="What is known of the model; found by its name unless given.")
+@click.option("--base-url", help="Address of an OpenAI-compatible server.")
+@click.option("--repeats", type=int, help="Tries at each sample, for all tasks.")
+@click.option("--limit", type=int, help="Only the first N samples, in hash order.")
+@click.option("--seed", type=int, help="Run seed; another seed is another run.")
+@click.option("--config", "config_file", type=PATH, help="YAML file with the same keys.")
+@click.option("--from", "manifest", type=PATH, help="A manifest: make that run again.")
+@click.option(
+    "--set", "set_", multiple=True, metavar="KEY=VALUE", help="engine.*, sampling.*, TASK.*"
+)
+@data_options
+@click.option("--allow-ungraded", is_flag=True, default=None, help="Run code tasks unjudged.")
+@runs_dir_option
+@click.option("--run-id", help="Name of the run; made from its configuration unless given.")
+@click.option("--reuse", type=PATH, help="Take completions of equal requests from another run.")
+@click.option(
+    "--strict", is_flag=True, default=None, help="Exit 1 where a score is not reproduced."
+)
+@json_option
+@click.option("--log-file", type=PATH, help="Write a log there.")
+@click.option("-v", "--verbose", is_flag=True, help="Log more.")
+def command(
+    *,
+    config_file: Path | None,
+    manifest: Path | None,
+    set_: tuple[str, ...],
+    as_json: bool,
+    log_file: Path | None,
+    verbose: bool,
+    **flags: Any,
+) -> None:
+    """Run TASKs on a model, or continue a run: the same command generates nothing twice."""
+    config = config_of({**flags, "set": set_}, config_file=config_file, manifest=manifest)
+    reporter = make_reporter(log_file=log_file, verbose=verbose)
+    folder = run_blocking(config, reporter)
+    with RunReader(folder) as run:
+        summaries = summarise(run)
+        if as_json:
+            print_json(table_json(run, summaries))
+        else:
+            click.echo(render_table(run, summaries), nl=False)
+        rates = render_rates(run)
+    if rates:
+        click.echo(f"\n{rates}", err=True)
+    click.echo(f"stored in {folder}", err=True)

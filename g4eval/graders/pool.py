@@ -1,0 +1,334 @@
+"""Grade while the engine generates: a bounded queue, then worker processes with a time limit.
+
+What doesn't fit in the queue is graded later from the store, so memory stays flat. A grader that
+hangs, dies or raises costs one completion its grade (`ungraded`, tried again by the next session),
+never the run. Asynchronous graders (code in a sandbox) run in this process instead.
+"""
+
+import asyncio
+import contextlib
+import inspect
+import os
+import resource
+import signal
+from asyncio import TaskGroup
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
+from pathlib import Path
+from threading import Thread
+from types import FrameType, TracebackType
+from typing import Protocol, Self, cast
+
+from g4eval.errors import TaskError
+from g4eval.graders.base import GRADERS, Grader, grade_completion, no_answer, ungraded
+from g4eval.records import Completion, Grade, Sample, Thought
+from g4eval.task.loader import load_plugin
+
+BATCH = 32  # completions a worker takes at a time
+QUEUE = 512  # completions waiting; beyond it they are graded from the store
+SECONDS_PER_GRADE = 10.0
+GRACE_SECONDS = 20.0  # on top, before a worker that doesn't answer is killed
+WORKER_MEMORY_BYTES = 4 * 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class GraderRef:
+    """Where a grader's class is found: a registered name, or a class in a family's plugin.py."""
+
+    name: str
+    folder: Path | None = None
+
+    def load(self) -> Grader:
+        """Return the grader, one instance a process."""
+        return _load_grader(self)
+
+
+class AsyncGrader(Protocol):
+    """A grader that waits for something outside this process; an async context manager."""
+
+    name: str
+    version: int
+    concurrency: int  # how many completions it grades at once
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+    async def grade(self, sample: Sample, completion: Completion) -> Grade:
+        """Return the grade; ungraded for a failure of ours; SandboxError if it can't go on."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class GradedTask:
+    """A task as the pool needs it."""
+
+    task_id: str
+    grader: GraderRef
+    samples: Mapping[str, Sample]
+
+
+class GradeStore(Protocol):
+    """The part of the run store that grading needs."""
+
+    async def add_grade(self, grade: Grade) -> None:
+        """Store a grade."""
+        ...
+
+    async def flush(self) -> None:
+        """Wait until everything added is committed."""
+        ...
+
+    def last_row(self, task_id: str) -> int:
+        """Return the row id of the task's newest completion."""
+        ...
+
+    def ungraded(
+        self, task_id: str, grader: str, version: int, *, after: int, retry: bool, limit: int
+    ) -> list[tuple[int, Completion]]:
+        """Return (row id, completion) of the next ones that lack a grade."""
+        ...
+
+
+class GraderPool:
+    """Worker processes, started when first needed.
+
+    Args:
+        tasks: what will be graded.
+        workers: how many processes; default: one less than there are cores, from 1 to 8.
+    """
+
+    def __init__(self, tasks: Iterable[GradedTask], *, workers: int | None = None) -> None:
+        self.tasks = {task.task_id: task for task in tasks}
+        self.workers = workers or min(8, max(1, (os.cpu_count() or 2) - 1))
+        self._executor: ProcessPoolExecutor | None = None
+
+    @asynccontextmanager
+    async def saving_to(
+        self, store: GradeStore, watch: Callable[[Grade], None] = lambda _: None
+    ) -> AsyncIterator["Grading"]:
+        """Grade what is offered into `store`; on the way out, grade all that is left.
+
+        `watch` hears of each grade.
+        """
+        try:
+            async with AsyncExitStack() as stack, TaskGroup() as group:
+                graders = {
+                    task.task_id: await _open(task.grader.load(), stack)
+                    for task in self.tasks.values()
+                }
+                grading = Grading(self, store, graders, watch)
+                consumers = grading.start(group)
+                yield grading
+                await grading.finish()
+                for consumer in consumers:
+                    consumer.cancel()
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None  # the first one stopped the others
+        finally:
+            self._stop(self._executor)
+
+    async def grade_batch(self, task: GradedTask, completions: list[Completion]) -> list[Grade]:
+        """Grade in a worker; one that hangs or dies is found by grading each alone."""
+        pairs = [(task.samples[c.sample_id], _text_only(c)) for c in completions]
+        executor = self._running_executor()
+        try:
+            future = executor.submit(_grade_pairs, task.grader, pairs)
+            limit = SECONDS_PER_GRADE * len(pairs) + GRACE_SECONDS
+            return await asyncio.wait_for(asyncio.wrap_future(future), limit)
+        except (TimeoutError, BrokenProcessPool) as error:
+            self._stop(executor)
+            if len(completions) > 1:
+                return [g for c in completions for g in await self.grade_batch(task, [c])]
+            reason = "the grader hung" if isinstance(error, TimeoutError) else "the grader died"
+            return [ungraded(task.grader.load(), completions[0], reason)]
+
+    def _running_executor(self) -> ProcessPoolExecutor:
+        if self._executor is None:
+            self._executor = ProcessPoolExecutor(
+                self.workers, mp_context=get_context("spawn"), initializer=_start_worker
+            )
+        return self._executor
+
+    def _stop(self, executor: ProcessPoolExecutor | None) -> None:
+        """End the workers at once; a hung one doesn't hear a polite request."""
+        if executor is None or executor is not self._executor:
+            return  # another batch has stopped it already
+        self._executor = None
+        processes = list((getattr(executor, "_processes", None) or {}).values())
+        executor.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.kill()
+
+
+class Grading:
+    """Grading under way: `offer` what has just been stored; the pool saves the grades."""
+
+    def __init__(
+        self,
+        pool: GraderPool,
+        store: GradeStore,
+        graders: Mapping[str, Grader | AsyncGrader],
+        watch: Callable[[Grade], None],
+    ) -> None:
+        self._watch = watch
+        self._pool = pool
+        self._store = store
+        self._graders = graders
+        self._queues = {task_id: asyncio.Queue[Completion](QUEUE) for task_id in graders}
+
+    def start(self, group: TaskGroup) -> "list[asyncio.Task[None]]":
+        """Start to grade what is offered, and what earlier sessions left ungraded."""
+        self._catching_up = group.create_task(self._grade_stored(self._last_rows(), retry=True))
+        return [
+            group.create_task(self._consume(task_id))
+            for task_id, grader in self._graders.items()
+            for _ in range(_concurrency(grader, self._pool))
+        ]
+
+    def offer(self, completion: Completion) -> None:
+        """Queue a stored completion for grading; one too many is graded later from the store."""
+        with contextlib.suppress(asyncio.QueueFull):
+            self._queues[completion.task_id].put_nowait(completion)
+
+    async def finish(self) -> None:
+        """Wait for what is queued, then grade what the store has and the queue dropped."""
+        await self._catching_up
+        for waiting in self._queues.values():
+            await waiting.join()
+        await self._store.flush()
+        await self._grade_stored(self._last_rows(), retry=False)
+
+    def _last_rows(self) -> dict[str, int]:
+        return {task_id: self._store.last_row(task_id) for task_id in self._graders}
+
+    async def _consume(self, task_id: str) -> None:
+        waiting = self._queues[task_id]
+        most = 1 if _is_async(self._graders[task_id]) else BATCH
+        while True:
+            batch = [await waiting.get()]
+            while len(batch) < most and not waiting.empty():
+                batch.append(waiting.get_nowait())
+            await self._grade(task_id, batch)
+            for _ in batch:
+                waiting.task_done()
+
+    async def _grade_stored(self, last_rows: Mapping[str, int], *, retry: bool) -> None:
+        """Grade from the store, page by page, what lacks a grade up to these rows."""
+        for task_id, grader in self._graders.items():
+            after, last = 0, last_rows[task_id]
+            width = _concurrency(grader, self._pool)
+            size = 1 if _is_async(grader) else BATCH
+            while page := self._store.ungraded(
+                task_id, grader.name, grader.version, after=after, retry=retry, limit=width * size
+            ):
+                after = page[-1][0]
+                completions = [c for row, c in page if row <= last]
+                batches = [completions[i : i + size] for i in range(0, len(completions), size)]
+                await asyncio.gather(*(self._grade(task_id, batch) for batch in batches))
+                if after >= last:
+                    break
+
+    async def _grade(self, task_id: str, completions: list[Completion]) -> None:
+        task, grader = self._pool.tasks[task_id], self._graders[task_id]
+        if _is_async(grader):
+            grades = [
+                await _grade_async(cast("AsyncGrader", grader), task.samples[c.sample_id], c)
+                for c in completions
+            ]
+        else:
+            grades = await self._pool.grade_batch(task, completions)
+        for grade in grades:
+            await self._store.add_grade(grade)
+            self._watch(grade)
+
+
+async def _open(grader: Grader | AsyncGrader, stack: AsyncExitStack) -> Grader | AsyncGrader:
+    if _is_async(grader):
+        await stack.enter_async_context(cast("AsyncGrader", grader))
+    return grader
+
+
+def _is_async(grader: Grader | AsyncGrader) -> bool:
+    return inspect.iscoroutinefunction(grader.grade)
+
+
+def _concurrency(grader: Grader | AsyncGrader, pool: GraderPool) -> int:
+    return cast("AsyncGrader", grader).concurrency if _is_async(grader) else pool.workers
+
+
+async def _grade_async(grader: AsyncGrader, sample: Sample, completion: Completion) -> Grade:
+    if completion.thought is Thought.OPEN:
+        return no_answer(grader, completion)
+    return await grader.grade(sample, completion)
+
+
+def _text_only(completion: Completion) -> Completion:
+    """Leave behind what no grader reads, so that little crosses to the worker."""
+    return replace(completion, reasoning=None, raw_text=None, prompt_token_ids=None, token_ids=None)
+
+
+@cache
+def _load_grader(ref: GraderRef) -> Grader:
+    if ref.folder is None:
+        return GRADERS.load(ref.name)()
+    plugin = load_plugin(ref.folder / "plugin.py")
+    grader_class = getattr(plugin, ref.name, None)
+    if grader_class is None:
+        raise TaskError(f"the plugin has no class {ref.name!r}", where=ref.folder / "plugin.py")
+    return cast("Grader", grader_class())
+
+
+class _TimeUpError(TimeoutError):
+    """A grader used up its seconds."""
+
+
+def _start_worker() -> None:
+    """Leave interrupts to the parent, cap memory, and end when the parent does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, _time_up)
+    with contextlib.suppress(ValueError, OSError):  # macOS refuses
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (WORKER_MEMORY_BYTES, hard))
+    parent = parent_process()
+    assert parent is not None
+    Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
+
+
+def _time_up(_signal: int, _frame: FrameType | None) -> None:
+    raise _TimeUpError
+
+
+def _grade_pairs(ref: GraderRef, pairs: list[tuple[Sample, Completion]]) -> list[Grade]:
+    """Grade in a worker process, each completion within its own time."""
+    grader = ref.load()
+    return [_grade_in_time(grader, sample, completion) for sample, completion in pairs]
+
+
+def _grade_in_time(grader: Grader, sample: Sample, completion: Completion) -> Grade:
+    try:
+        signal.setitimer(signal.ITIMER_REAL, SECONDS_PER_GRADE)
+        try:
+            return grade_completion(grader, sample, completion)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    except _TimeUpError:
+        return ungraded(grader, completion, f"no grade within {SECONDS_PER_GRADE:g} s")
+    except MemoryError:
+        return ungraded(grader, completion, "the grader used up its memory")

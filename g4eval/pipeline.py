@@ -1,0 +1,148 @@
+"""THE MAIN PATH: task -> prompts -> engine -> completions -> grader -> store -> estimates.
+
+`run_tasks` is all of it. `g4eval run` builds its four arguments: the plan (`plan_tasks`), an engine
+(engines/), a pool of graders (graders/) and a store (store/). Everything else reads the store.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from g4eval.config import SamplingParams
+from g4eval.engines.base import Engine
+from g4eval.fingerprint import hash_order, request_seed, sha256_json
+from g4eval.graders.pool import GradedTask, GraderPool, GraderRef
+from g4eval.records import Attempt, Completion, Estimate, Grade, Request, Sample
+from g4eval.stats.summary import estimate_tasks
+from g4eval.store.run_store import RunStore
+from g4eval.task.datasets import TaskData
+from g4eval.task.loader import Task
+
+Watcher = Callable[[Completion | Attempt | Grade], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskPlan:
+    """What one run asks of one task."""
+
+    task: Task
+    data: TaskData
+    samples: tuple[Sample, ...]  # what TASK.* settings and then `--limit` leave
+    n_selected: int  # how many there were before `--limit`
+    repeats: int
+    prompt: str  # the variant
+    sampling: SamplingParams
+    settings: Mapping[str, Any] = field(default_factory=dict)  # the task's own
+
+    @property
+    def grader(self) -> GraderRef:
+        """The task's grader, registered or in its plugin."""
+        name = self.task.spec.grader
+        kind, colon, class_name = name.partition(":")
+        return GraderRef(class_name, self.task.folder) if colon else GraderRef(kind)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    """What one run asks of one engine."""
+
+    tasks: tuple[TaskPlan, ...]
+    seed: int
+    engine_fingerprint: str
+
+
+async def run_tasks(
+    plan: RunPlan,
+    engine: Engine,
+    graders: GraderPool,
+    store: RunStore,
+    watch: Watcher = lambda _: None,
+) -> dict[str, Estimate]:
+    """Take tasks from samples to estimates, grading while the engine generates.
+
+    Each completion is stored at once; what is stored is never asked for again. `watch` hears of
+    each completion, failed attempt and grade. Raises EngineError, SandboxError or StoreError where
+    the engine, the sandbox or the disk gives up; what was finished is stored.
+    """
+    async with graders.saving_to(store, watch) as grading:
+        async for completion in engine.complete(unanswered_requests(plan, store)):
+            if isinstance(completion, Attempt):
+                await store.add_attempt(completion)
+            else:
+                await store.add_completion(completion)
+                grading.offer(completion)
+            watch(completion)
+    await store.flush()
+    return estimate_tasks(store)
+
+
+def unanswered_requests(plan: RunPlan, store: RunStore) -> Iterator[Request]:
+    """Render, lazily, the requests that the store has no completion for."""
+    for task_plan in plan.tasks:
+        for request in render_requests(task_plan, plan):
+            if not store.has_completion(request.key):
+                store.expect(request, gated=task_plan.task.spec.gated)
+                yield request
+
+
+def render_requests(task_plan: TaskPlan, plan: RunPlan) -> Iterator[Request]:
+    """Render a task's requests sample by sample, so that an engine can share their prefixes."""
+    for sample in task_plan.samples:
+        for repeat in range(task_plan.repeats):
+            yield render_request(task_plan, plan, sample, repeat)
+
+
+def render_request(task_plan: TaskPlan, plan: RunPlan, sample: Sample, repeat: int) -> Request:
+    """Render one request; the same one in every subset, order and process."""
+    spec = task_plan.task.spec
+    messages = task_plan.task.messages(sample, repeat, variant=task_plan.prompt)
+    seed = request_seed(spec.id, spec.version, sample.sample_id, repeat, plan.seed)
+    key = sha256_json(
+        {
+            "task": [spec.id, spec.version],
+            "sample_id": sample.sample_id,
+            "repeat": repeat,
+            "messages": [[m.role, m.content] for m in messages],
+            "sampling": task_plan.sampling.model_dump(mode="json"),
+            "seed": seed,
+            "engine": plan.engine_fingerprint,
+        }
+    )
+    return Request(
+        key=key,
+        task_id=spec.id,
+        task_version=spec.version,
+        sample_id=sample.sample_id,
+        repeat=repeat,
+        messages=messages,
+        sampling=task_plan.sampling,
+        seed=seed,
+    )
+
+
+def limit_samples(samples: Iterable[Sample], limit: int | None, group: str | None) -> list[Sample]:
+    """Return the first `limit` samples in hash order, the values of `group` in turn; in task order.
+
+    The hash order is the same everywhere, and a larger limit keeps what a smaller one took.
+    """
+    in_order = list(samples)
+    if limit is None or limit >= len(in_order):
+        return in_order
+    taken_of: dict[str, int] = {}  # group value -> how many stand before
+    places: list[tuple[int, str]] = []
+    by_hash = sorted(in_order, key=lambda s: hash_order("limit", s.sample_id))
+    for sample in by_hash:
+        value = sample.groups.get(group, "") if group else sample.sample_id
+        places.append((taken_of.get(value, 0), sample.sample_id))
+        taken_of[value] = taken_of.get(value, 0) + 1
+    first = sorted(range(len(places)), key=lambda i: places[i][0])[:limit]  # stable: hash order
+    taken = {places[i][1] for i in first}
+    return [sample for sample in in_order if sample.sample_id in taken]
+
+
+def graded_tasks(plan: RunPlan) -> list[GradedTask]:
+    """Return what the pool of graders must know of the plan's tasks: all samples it may meet."""
+    return [
+        GradedTask(p.task.spec.id, p.grader, {s.sample_id: s for s in p.data.samples})
+        for p in plan.tasks
+    ]

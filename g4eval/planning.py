@@ -1,0 +1,203 @@
+"""A RunConfig to a RunPlan: which samples, which prompt, which sampling; and a run's identity."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import g4eval
+from g4eval.config import RunConfig, SamplingParams, parse_model
+from g4eval.engines.base import Answers, EngineFacts
+from g4eval.errors import ConfigError, UsageError, nearest
+from g4eval.fingerprint import sha256_json
+from g4eval.pipeline import TaskPlan, limit_samples
+from g4eval.profile import Profile, get_profile, profile_of
+from g4eval.task.datasets import load_samples
+from g4eval.task.loader import Task, find_tasks, get_tasks
+
+TASK_KEYS = ("repeats", "prompt", "max_new_tokens")  # and each task's own `settings`
+
+
+def find_profile(config: RunConfig) -> Profile | None:
+    """Return the profile asked for, or the one that knows the model; None: nothing is known."""
+    if config.profile is not None:
+        return get_profile(config.profile)
+    return profile_of(config.model) if config.model else None
+
+
+def plan_tasks(config: RunConfig, profile: Profile | None) -> tuple[TaskPlan, ...]:
+    """Load each task's samples and settle what is asked of it.
+
+    Raises UsageError for unknown names and keys, DataError where data is missing or off. Nothing
+    has been written or generated then.
+    """
+    tasks = get_tasks(config.tasks, config.tasks_dir)
+    if not tasks:
+        raise UsageError("no task is named", hint="g4eval tasks lists them")
+    _check_groups(config, tasks)
+    return tuple(_plan_task(config, task, profile) for task in tasks)
+
+
+def check_settings(config: RunConfig, task: Task) -> dict[str, Any]:
+    """Return the values of `--set TASK.KEY`, the task's own defaults filled in."""
+    given = config.group(task.spec.id)
+    known = {*TASK_KEYS, *task.spec.settings}
+    for key in given:
+        if key not in known:
+            raise ConfigError(
+                f"'{task.spec.id}.{key}' is not a known key",
+                where="--set",
+                hint=nearest(key, known),
+            )
+    return {**task.spec.settings, **given}
+
+
+def task_record(plan: TaskPlan, *, is_generated: bool) -> dict[str, Any]:
+    """Return what the store keeps of a task's plan."""
+    spec = plan.task.spec
+    grader = plan.grader.load()
+    return {
+        "title": spec.title,
+        "version": spec.version,
+        "family": plan.task.family,
+        "gated": spec.gated,
+        "invented": spec.invented,
+        "metrics": list(spec.metrics),
+        "splits": list(spec.splits),
+        "grader": spec.grader,
+        "grader_version": grader.version,
+        "prompt": plan.prompt,
+        "prompt_source": spec.prompts[plan.prompt].source,
+        "sampling": plan.sampling.model_dump(mode="json"),
+        "repeats": plan.repeats,
+        "settings": dict(plan.settings),
+        "rows_stated": spec.data.rows,
+        "n_selected": plan.n_selected,
+        "is_generated": is_generated,
+        "data_is_partial": plan.data.is_partial,
+        "source": plan.data.source,
+        "text": plan.data.text,
+        "text_sha256": plan.data.text_sha256,
+        "published_as": spec.published_as,
+        "published_protocol": spec.published_protocol,
+    }
+
+
+def run_id_of(
+    config: RunConfig, facts: EngineFacts, plans: tuple[TaskPlan, ...], profile: Profile | None
+) -> str:
+    """Return the run id: given, or made of model, engine and what may not change in a run."""
+    if config.run_id:
+        return config.run_id
+    identity = sha256_json(run_identity(config, facts, plans))
+    model = profile.name if profile else Path(facts.model).name
+    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in model).strip("-._") or "model"
+    return f"{name}-{facts.engine}-{identity[:8]}"
+
+
+def run_identity(
+    config: RunConfig, facts: EngineFacts, plans: tuple[TaskPlan, ...]
+) -> dict[str, Any]:
+    """Return what must be equal for two commands to be the same run.
+
+    Tasks, repeats and limit may grow, so they stay out, and so do budgets and stop texts, which
+    belong to a task; they are compared task by task when a run is continued.
+    """
+    own = {"max_new_tokens", "stop"}
+    shared = {sha256_json(p.sampling.model_dump(mode="json", exclude=own)): p for p in plans}
+    sampling = next(iter(shared.values())).sampling.model_dump(mode="json", exclude=own)
+    variants = {p.task.spec.id: p.prompt for p in plans if p.prompt != p.task.spec.prompt}
+    return {
+        "engine": facts.identity(),
+        "sampling": sampling,
+        "prompts": variants,
+        "seed": config.seed,
+    }
+
+
+def manifest_of(
+    run_id: str, config: RunConfig, facts: EngineFacts, identity: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return manifest.json but for its tasks: what people need to make the run again."""
+    asked = config.model_dump(mode="json", by_alias=True, exclude={"runs_dir", "reuse", "run_id"})
+    return {
+        "run_id": run_id,
+        "g4eval_version": g4eval.__version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "engine": {**facts.identity(), "fingerprint": facts.fingerprint},
+        "engine_declared": list(facts.declared),
+        "engine_operation": dict(facts.operation),
+        "identity": dict(identity),
+        "config": {key: value for key, value in asked.items() if value not in (None, [], {})},
+    }
+
+
+def answers_of(plans: tuple[TaskPlan, ...]) -> Answers:
+    """Return what makes right and wrong answers, for engine fake: the graders' own examples."""
+    samples = {p.task.spec.id: {s.sample_id: s for s in p.samples} for p in plans}
+    graders = {p.task.spec.id: p.grader.load() for p in plans}
+
+    def answer(task_id: str, sample_id: str, repeat: int, right: bool) -> str | None:  # noqa: FBT001
+        return graders[task_id].example(samples[task_id][sample_id], repeat, right=right)
+
+    return answer
+
+
+def _plan_task(config: RunConfig, task: Task, profile: Profile | None) -> TaskPlan:
+    settings = check_settings(config, task)
+    spec = task.spec
+    prompt = settings.pop("prompt", spec.prompt)
+    if prompt not in spec.prompts:
+        raise ConfigError(
+            f"{prompt!r} is not a prompt of {spec.id!r}",
+            where=f"--set {spec.id}.prompt",
+            hint=nearest(str(prompt), spec.prompts),
+        )
+    repeats = config.repeats or settings.pop("repeats", spec.repeats)
+    settings.pop("repeats", None)
+    if not isinstance(repeats, int) or repeats < 1:
+        raise ConfigError(f"{repeats!r} is not 1 or more", where=f"--set {spec.id}.repeats")
+    budget = settings.pop("max_new_tokens", None)
+    data = load_samples(task, config.data_dir, allow_partial=config.allow_partial_data)
+    select = task.hook("select")
+    samples = data.samples if select is None else select(data.samples, settings)
+    return TaskPlan(
+        task=task,
+        data=data,
+        samples=tuple(limit_samples(samples, config.limit, spec.limit_by)),
+        repeats=repeats,
+        prompt=prompt,
+        n_selected=len(samples),
+        sampling=_sampling(config, task, profile, budget),
+        settings=settings,
+    )
+
+
+def _sampling(
+    config: RunConfig, task: Task, profile: Profile | None, budget: int | None
+) -> SamplingParams:
+    spec = task.spec
+    values: dict[str, Any] = dict(profile.sampling) if profile else {}
+    values["max_new_tokens"] = spec.max_new_tokens
+    if profile and spec.id in profile.max_new_tokens:
+        values["max_new_tokens"] = profile.max_new_tokens[spec.id]
+    values["stop"] = list(spec.stop)
+    values.update(config.group("sampling"))
+    if budget is not None:
+        values["max_new_tokens"] = budget
+    return parse_model(SamplingParams, values, where="--set", prefix="sampling.")
+
+
+def _check_groups(config: RunConfig, tasks: list[Task]) -> None:
+    """Refuse `--set` keys whose group is neither engine, sampling nor a task of the run."""
+    running = {task.spec.id for task in tasks}
+    for key in config.settings:
+        group = key.partition(".")[0]
+        if group in running or group in ("engine", "sampling"):
+            continue
+        if group in find_tasks(config.tasks_dir):
+            raise ConfigError(
+                f"{key!r} is for a task that this run doesn't name", where="--set", hint=group
+            )
+        known = {"engine", "sampling", *running}
+        raise ConfigError(f"{key!r} is not a known key", where="--set", hint=nearest(group, known))

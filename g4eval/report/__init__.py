@@ -1,0 +1,1 @@
+"""Reports: estimates to tables and pages."""

@@ -1,0 +1,229 @@
+"""The table of a run as text and as JSON: what `g4eval run` and `g4eval show` print.
+
+The table is a function of the store alone; rates and hours stand in a block of their own.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from g4eval.records import Estimate, Interval
+from g4eval.stats.summary import DUPLICATE_SHARE_WARNED, TaskSummary
+from g4eval.store.reader import RunReader
+
+HEADER = (
+    "task",
+    "score",
+    "se fixed",
+    "se super",
+    "95 % these samples",
+    "95 % samples like these",
+    "n x k",
+    "truncated",
+    "no answer",
+    "ungraded",
+)
+
+
+def render_table(run: RunReader, summaries: list[TaskSummary]) -> str:
+    """Return the whole table: a heading, a line a task, what stands behind each, the warnings."""
+    manifest = run.manifest()
+    lines = [_heading(run.run_id, manifest["engine"]), ""]
+    rows = [HEADER, *(_cells(s.task_id, s.estimate) for s in summaries)]
+    for summary in summaries:
+        for name, parts in summary.splits.items():
+            rows += [_cells(f"  {name} {value}", e) for value, e in parts.items()]
+    lines += _aligned(_in_task_order(rows, summaries))
+    for summary in summaries:
+        lines += ["", *_behind(summary)]
+    warnings = [w for s in summaries for w in _warnings(s, manifest["engine"])]
+    lines += ["", *(f"! {w}" for w in _run_warnings(manifest) + warnings)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def table_json(run: RunReader, summaries: list[TaskSummary]) -> dict[str, Any]:
+    """Return the same numbers for machines; fractions, not percentages."""
+    manifest = run.manifest()
+    return {
+        "run_id": run.run_id,
+        "engine": manifest["engine"],
+        "declared": manifest["engine_declared"],
+        "tasks": {s.task_id: _task_json(s, manifest["engine"]) for s in summaries},
+        "warnings": _run_warnings(manifest)
+        + [w for s in summaries for w in _warnings(s, manifest["engine"])],
+    }
+
+
+def render_rates(run: RunReader) -> str:
+    """Return time and tokens of the sessions so far: measured on this machine, not scores."""
+    sessions = run.sessions()
+    seconds = sum(s["ended_at"] - s["started_at"] for s in sessions)
+    completions = sum(s["completions"] for s in sessions)
+    tokens = sum(s["completion_tokens"] for s in sessions)
+    if not seconds:
+        return ""
+    return (
+        f"{completions:,} completions and {tokens:,} tokens in {_duration(seconds)} of "
+        f"{len(sessions)} session{'s' * (len(sessions) != 1)}: {completions / seconds:,.1f} "
+        f"completions/s, {tokens / seconds:,.0f} tokens/s"
+    )
+
+
+def _heading(run_id: str, engine: Mapping[str, Any]) -> str:
+    facts = [f"{engine['engine']} {engine['engine_version']}", engine["model"]]
+    facts += [
+        f"{name.replace('_', ' ')} {engine[name]}"
+        for name in ("dtype", "quantization", "thinking")
+        if engine[name] not in ("none", "unknown")
+    ]
+    return f"{run_id}: {', '.join(facts)}"
+
+
+def _cells(name: str, estimate: Estimate) -> tuple[str, ...]:
+    return (
+        name,
+        _percent(estimate.value),
+        _percent(estimate.se_fixed),
+        _percent(estimate.se_super),
+        _range(estimate.interval),
+        _range(estimate.interval_super),
+        f"{estimate.n_samples} x {estimate.n_repeats}",
+        _share(estimate.n_truncated, estimate),
+        _share(estimate.n_no_answer, estimate),
+        _share(estimate.n_ungraded, estimate),
+    )
+
+
+def _in_task_order(
+    rows: list[tuple[str, ...]], summaries: list[TaskSummary]
+) -> list[tuple[str, ...]]:
+    """Put each task's splits under it."""
+    ordered, rest = [rows[0]], rows[1 + len(summaries) :]
+    for row, summary in zip(rows[1:], summaries, strict=False):
+        count = sum(len(parts) for parts in summary.splits.values())
+        ordered += [row, *rest[:count]]
+        rest = rest[count:]
+    return ordered
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> Iterator[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        first, *rest = row
+        cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
+        yield "  ".join([first.ljust(widths[0]), *cells]).rstrip()
+
+
+def _behind(summary: TaskSummary) -> Iterator[str]:
+    """Yield the protocol of a score, what truncation could have cost, and its other readings."""
+    plan, estimate = summary.plan, summary.estimate
+    sampling = plan["sampling"]
+    yield (
+        f"{summary.task_id}: {plan['title']}, version {plan['version']}; avg@{estimate.n_repeats}; "
+        f"prompt {plan['prompt']}; temperature {sampling['temperature']:g}, top-p "
+        f"{sampling['top_p']:g}, top-k {sampling['top_k']}, budget "
+        f"{sampling['max_new_tokens']:,} tokens; text {plan['text']}"
+    )
+    if estimate.n_truncated:
+        yield (
+            f"  had the truncated ones been right: {_percent(estimate.if_truncated_right)}; "
+            f"without them: {_percent(estimate.if_truncated_left_out)}"
+        )
+    if len(summary.pass_at) > 1:
+        yield "  pass@k: " + ", ".join(
+            f"{k}: {_percent(value)}" + (f" ± {_percent(error)}" if error is not None else "")
+            for k, (value, error) in summary.pass_at.items()
+            if k & (k - 1) == 0 or k == max(summary.pass_at)
+        )
+    if len(summary.maj_at) > 1:
+        yield "  maj@k: " + ", ".join(f"{k}: {_percent(v)}" for k, v in summary.maj_at.items())
+    if summary.audit.n_without_box and "integer" in plan["grader"]:
+        yield f"  read without a box: {_share(summary.audit.n_without_box, estimate)}"
+    if summary.mean_completion_tokens is not None:
+        yield f"  tokens a completion: {summary.mean_completion_tokens:,.0f}"
+
+
+def _warnings(summary: TaskSummary, engine: Mapping[str, Any]) -> list[str]:
+    task_id, plan, audit = summary.task_id, summary.plan, summary.audit
+    estimate = summary.estimate
+    found = []
+    if plan["invented"] and engine["engine"] != "fake":
+        found.append("its samples are invented: the score means nothing outside g4eval")
+    if summary.is_partial:
+        found.append(
+            f"partial: {estimate.n_samples} of {plan['rows_stated']} samples, never comparable "
+            "with a published score"
+        )
+    if audit.n_missing:
+        found.append(f"not finished: {audit.n_missing:,} requests are still to be sent")
+    if audit.failed:
+        found.append(f"{audit.failed:,} requests failed; the same command sends them again")
+    if _looks_unseeded(summary):
+        found.append(
+            f"{audit.n_duplicates:,} repeats have the very text of another repeat at temperature "
+            f"{plan['sampling']['temperature']:g}: the engine seems to ignore the seed, so k "
+            "samples are not k samples"
+        )
+    if audit.n_not_extracted:
+        found.append(
+            f"{audit.n_not_extracted:,} right answers were there and not extracted "
+            "(lenient reading)"
+        )
+    return [f"{task_id}: {text}" for text in found]
+
+
+def _looks_unseeded(summary: TaskSummary) -> bool:
+    estimate = summary.estimate
+    if summary.plan["sampling"]["temperature"] == 0 or estimate.n_repeats < 2:
+        return False
+    extra = estimate.n_graded + estimate.n_ungraded - estimate.n_samples
+    return summary.audit.n_duplicates > DUPLICATE_SHARE_WARNED * max(1, extra)
+
+
+def _run_warnings(manifest: Mapping[str, Any]) -> list[str]:
+    warnings = []
+    if manifest["engine"]["engine"] == "fake":
+        warnings.append("engine fake: every number here is invented")
+    if manifest["engine_declared"]:
+        names = ", ".join(manifest["engine_declared"])
+        warnings.append(f"declared by the user, not found out by g4eval: {names}")
+    return warnings
+
+
+def _task_json(summary: TaskSummary, engine: Mapping[str, Any]) -> dict[str, Any]:
+    values = asdict(summary)
+    values["pass_at"] = {
+        str(k): {"value": value, "se": error} for k, (value, error) in summary.pass_at.items()
+    }
+    values["maj_at"] = {str(k): value for k, value in summary.maj_at.items()}
+    values["warnings"] = _warnings(summary, engine)
+    return _without_nan(values)  # type: ignore[no-any-return]  # a dict in, a dict out
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: what nobody can tell is null."""
+    if isinstance(value, dict):
+        return {k: _without_nan(v) for k, v in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _percent(fraction: float | None) -> str:
+    return "-" if fraction is None or math.isnan(fraction) else f"{100 * fraction:.1f}"
+
+
+def _range(interval: Interval | None) -> str:
+    if interval is None:
+        return "-"
+    return f"{_percent(interval.low)} to {_percent(interval.high)}"
+
+
+def _share(count: int, estimate: Estimate) -> str:
+    total = estimate.n_graded + estimate.n_ungraded
+    return "0" if not count else f"{count} ({100 * count / total:.1f} %)"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

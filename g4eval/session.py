@@ -1,0 +1,224 @@
+"""Open a run, run it, close it: what `g4eval run`, `import` and `grade` have in common.
+
+A session is one process's time with a run. It may be the first one, or continue what an earlier
+one left; a run whose configuration differs is refused with the difference.
+"""
+
+import asyncio
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from g4eval.config import RunConfig
+from g4eval.engines.base import ENGINES, UNKNOWN, Engine, EngineConfig, EngineFacts
+from g4eval.errors import ConfigError, UsageError
+from g4eval.graders.pool import GraderPool
+from g4eval.pipeline import RunPlan, TaskPlan, Watcher, graded_tasks, run_tasks, unanswered_requests
+from g4eval.planning import (
+    answers_of,
+    find_profile,
+    manifest_of,
+    plan_tasks,
+    run_id_of,
+    run_identity,
+    task_record,
+)
+from g4eval.profile import Profile
+from g4eval.store.manifest import read_manifest, write_manifest
+from g4eval.store.reader import DATABASE, RunReader, find_run
+from g4eval.store.run_store import RunStore
+
+# What must not change between the sessions of a run, task by task.
+FIXED_IN_A_TASK = ("version", "prompt", "sampling", "settings", "text_sha256")
+
+
+class Reporter(Protocol):
+    """Tells the user what is going on; the command line has one for terminals, one for files."""
+
+    def note(self, message: str) -> None:
+        """Say one thing."""
+        ...
+
+    def start(self, todo: Mapping[str, int], done: Mapping[str, int], store: RunReader) -> Watcher:
+        """Begin to show progress: requests still to send and already stored, by task."""
+        ...
+
+    def stop(self) -> None:
+        """End the progress display."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedRun:
+    """A run open for writing."""
+
+    folder: Path
+    store: RunStore
+    plan: RunPlan
+
+
+async def run_session(config: RunConfig, reporter: Reporter) -> Path:
+    """Run what `config` asks for, or what is left of it; return the run's folder."""
+    profile = find_profile(config)
+    plans = plan_tasks(config, profile)
+    engine = make_engine(config, profile, plans)
+    async with engine:
+        facts = engine.describe()
+        _note_short_context(plans, facts, reporter)
+        with open_run(config, profile, plans, facts) as run:
+            if config.reuse is not None:
+                count = await _reuse(run, config.reuse, config.runs_dir, facts)
+                reporter.note(f"{count} completions taken from {config.reuse}")
+            todo = _count_unanswered(run)
+            total = {p.task.spec.id: len(p.samples) * p.repeats for p in plans}
+            done = {task_id: total[task_id] - todo[task_id] for task_id in total}
+            watch = reporter.start(todo, done, run.store)
+            try:
+                await run_tasks(
+                    run.plan, engine, GraderPool(graded_tasks(run.plan)), run.store, watch
+                )
+            finally:
+                reporter.stop()
+    return run.folder
+
+
+def make_engine(config: RunConfig, profile: Profile | None, plans: tuple[TaskPlan, ...]) -> Engine:
+    """Return the engine asked for, configured and not yet loaded."""
+    name = config.engine
+    options = {**(profile.engine.get(name, {}) if profile else {}), **config.group("engine")}
+    engine_config = EngineConfig(
+        model=config.model or (profile.hub_id if profile else None),
+        options=options,
+        profile=profile,
+        base_url=config.base_url,
+        answers=answers_of(plans),
+    )
+    return ENGINES.load(name).configure(engine_config)
+
+
+@contextmanager
+def open_run(
+    config: RunConfig,
+    profile: Profile | None,
+    plans: tuple[TaskPlan, ...],
+    facts: EngineFacts,
+    *,
+    is_generated: bool = True,
+) -> Iterator[OpenedRun]:
+    """Open the run's store, new or to be continued, and write down what is planned.
+
+    Raises ConfigError, with every difference, where the run exists with another configuration.
+    """
+    run_id = run_id_of(config, facts, plans, profile)
+    folder = config.runs_dir / run_id
+    identity = run_identity(config, facts, plans)
+    records = {p.task.spec.id: task_record(p, is_generated=is_generated) for p in plans}
+    if (folder / DATABASE).is_file():
+        _refuse_differences(folder, run_id, identity, records)
+    with RunStore(folder) as store:
+        manifest = manifest_of(run_id, config, facts, identity)
+        stored = store.tasks()
+        if stored:
+            manifest["created"] = read_manifest(folder)["created"]
+        store.set_meta({"run_id": run_id, "engine": facts.engine, "model": facts.model})
+        for plan in plans:
+            task_id = plan.task.spec.id
+            record = _merged(stored.get(task_id), records[task_id])
+            store.set_task(task_id, record, plan.samples, gated=plan.task.spec.gated)
+        manifest["tasks"] = store.tasks()
+        manifest["platform"] = {"python": platform.python_version(), "system": platform.platform()}
+        write_manifest(folder, manifest)
+        fingerprint = facts.fingerprint
+        run_plan = RunPlan(tasks=plans, seed=config.seed, engine_fingerprint=fingerprint)
+        yield OpenedRun(folder=folder, store=store, plan=run_plan)
+
+
+def _merged(old: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
+    """A task may grow: more repeats stay more, whatever a later command asks for."""
+    if old is None:
+        return new
+    return {**new, "repeats": max(old["repeats"], new["repeats"])}
+
+
+def _refuse_differences(
+    folder: Path, run_id: str, identity: Mapping[str, Any], records: Mapping[str, Any]
+) -> None:
+    with RunReader(folder) as run:
+        stored = run.tasks()
+    if not stored:
+        return  # nothing was planned before the first session ended
+    there = read_manifest(folder).get("identity", {})
+    differences = list(_differences(there, identity, ""))
+    for task_id, record in records.items():
+        for key in FIXED_IN_A_TASK:
+            if task_id in stored:
+                old, new = stored[task_id].get(key), record[key]
+                differences += _differences({key: old}, {key: new}, f"{task_id}.")
+    if differences:
+        raise ConfigError(
+            f"run {run_id!r} exists with another configuration:\n    " + "\n    ".join(differences),
+            where=folder,
+            hint="give this one another --run-id, or ask for what the run has",
+        )
+
+
+def _differences(old: Any, new: Any, name: str) -> Iterator[str]:
+    """Yield `key: old here, new asked` for every leaf that differs."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted({*old, *new}):
+            yield from _differences(old.get(key), new.get(key), f"{name}{key}.")
+    elif old != new:
+        yield f"{name.rstrip('.')}: {old!r} in the run, {new!r} asked for"
+
+
+def _count_unanswered(run: OpenedRun) -> dict[str, int]:
+    """Count what is still to be sent, by task."""
+    todo = {}
+    for plan in run.plan.tasks:
+        task_id = plan.task.spec.id
+        stored = run.store.stored_repeats(task_id)
+        todo[task_id] = sum(
+            (sample.sample_id, repeat) not in stored
+            for sample in plan.samples
+            for repeat in range(plan.repeats)
+        )
+    return todo
+
+
+async def _reuse(run: OpenedRun, name: Path, runs_dir: Path, facts: EngineFacts) -> int:
+    """Take the completions of equal requests from another run."""
+    if facts.weights_fingerprint == UNKNOWN:
+        raise UsageError(
+            "completions of a model whose weights are unknown can't be taken from another run",
+            where=f"--reuse {name}",
+            hint="declare them with --set engine.weights_fingerprint=…, if you are sure",
+        )
+    count = 0
+    with RunReader(find_run(str(name), runs_dir)) as other:
+        for request in unanswered_requests(run.plan, run.store):
+            completion = other.completion(request.key)
+            if completion is not None:
+                await run.store.add_completion(completion)
+                count += 1
+    await run.store.flush()
+    return count
+
+
+def _note_short_context(
+    plans: tuple[TaskPlan, ...], facts: EngineFacts, reporter: Reporter
+) -> None:
+    for plan in plans:
+        budget = plan.sampling.max_new_tokens
+        if facts.context_tokens is not None and budget > facts.context_tokens:
+            reporter.note(
+                f"{plan.task.spec.id}: the budget of {budget:,} tokens is more than the context of "
+                f"{facts.context_tokens:,}: completions end there"
+            )
+
+
+def run_blocking(config: RunConfig, reporter: Reporter) -> Path:
+    """`run_session` for a caller without an event loop."""
+    return asyncio.run(run_session(config, reporter))

@@ -1,0 +1,157 @@
+"""A run's store to the numbers of its table: per task an estimate, pass@k, maj@k and what is odd.
+
+A function of stored completions and grades alone: the same rows, the same numbers to the last bit.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from g4eval.records import Estimate, Outcome, StopReason
+from g4eval.stats.accuracy import Scored, Variances, estimate, variances
+from g4eval.stats.pass_at_k import maj_at_k, mean_pass_at_k
+from g4eval.store.reader import RunReader, StoredRow
+
+DUPLICATE_SHARE_WARNED = 0.02  # of repeats with a text that another repeat of the sample has
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """What a reader should know beside the score."""
+
+    n_not_extracted: int  # right by the second reading, not by the scoring one
+    n_readings_differ: int  # the two readings extracted different answers
+    n_without_box: int  # scored by a number outside any box
+    n_duplicates: int  # repeats whose text equals an earlier repeat's of the same sample
+    n_missing: int  # planned, not stored and not failed
+    failed: int  # requests that failed for good; sent again by the next session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSummary:
+    """All numbers of one task in one run."""
+
+    task_id: str
+    plan: dict[str, Any]  # what was planned, as stored
+    estimate: Estimate
+    splits: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    pass_at: dict[int, tuple[float, float | None]] = field(default_factory=dict)
+    maj_at: dict[int, float] = field(default_factory=dict)
+    variances: Variances | None = None
+    audit: Audit
+    is_partial: bool  # not all of the task's samples: never compared with a published score
+    mean_completion_tokens: float | None
+
+
+def estimate_tasks(run: RunReader) -> dict[str, Estimate]:
+    """Return the estimate of each task of a run."""
+    return {s.task_id: s.estimate for s in summarise(run)}
+
+
+def summarise(run: RunReader) -> list[TaskSummary]:
+    """Return the numbers of each task of a run, in order of task id."""
+    return [_summarise_task(run, task_id, plan) for task_id, plan in run.tasks().items()]
+
+
+def _summarise_task(run: RunReader, task_id: str, plan: dict[str, Any]) -> TaskSummary:
+    samples = run.samples(task_id)
+    index = {s.sample_id: i for i, s in enumerate(samples)}
+    rows = list(run.rows(task_id))
+    failed = run.failed(task_id)
+    scored = [_scored(row, index) for row in rows]
+    groups = {name: [s.groups.get(name, "") for s in samples] for name in plan["splits"]}
+    correct, counts, by_sample = _per_sample(rows)
+    planned = len(samples) * plan["repeats"] if plan["is_generated"] else len(rows)
+    return TaskSummary(
+        task_id=task_id,
+        plan=plan,
+        estimate=estimate(scored, n_missing=len(failed)),
+        splits={name: _split(scored, values) for name, values in groups.items() if any(values)},
+        pass_at={k: mean_pass_at_k(correct, counts, k) for k in range(1, counts.max(initial=0) + 1)}
+        if "pass@k" in plan["metrics"]
+        else {},
+        maj_at=_maj_at(by_sample, counts) if "maj@k" in plan["metrics"] else {},
+        variances=variances(correct, counts) if counts.size else None,
+        audit=_audit(rows, failed=len(failed), n_missing=planned - len(rows) - len(failed)),
+        is_partial=plan["data_is_partial"] or len(samples) < plan["n_selected"],
+        mean_completion_tokens=_mean(r.completion_tokens for r in rows),
+    )
+
+
+def _scored(row: StoredRow, index: dict[str, int]) -> Scored:
+    return Scored(
+        sample=index[row.sample_id],
+        outcome=row.outcome,
+        truncated=row.stop_reason is StopReason.LENGTH,
+    )
+
+
+def _split(scored: list[Scored], values: list[str]) -> dict[str, Estimate]:
+    parts: dict[str, list[Scored]] = defaultdict(list)
+    for row in scored:
+        parts[values[row.sample]].append(row)
+    return {value: estimate(part) for value, part in sorted(parts.items())}
+
+
+def _per_sample(
+    rows: list[StoredRow],
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], list[list[tuple[str | None, bool]]]]:
+    """Return right and graded repeats of each sample, and its (answer, is right) list."""
+    answers: dict[str, list[tuple[str | None, bool]]] = defaultdict(list)
+    for row in rows:
+        if row.outcome is not Outcome.UNGRADED:
+            assert row.grade is not None
+            answers[row.sample_id].append((_vote(row), row.outcome is Outcome.CORRECT))
+    by_sample = list(answers.values())
+    correct = np.array([sum(right for _, right in a) for a in by_sample], dtype=np.int64)
+    counts = np.array([len(a) for a in by_sample], dtype=np.int64)
+    return correct, counts, by_sample
+
+
+def _vote(row: StoredRow) -> str | None:
+    """Return what a majority counts: all right answers are one, however they are written."""
+    assert row.grade is not None
+    if row.outcome is Outcome.CORRECT:
+        return "(right)"
+    return row.grade.extraction
+
+
+def _maj_at(
+    by_sample: list[list[tuple[str | None, bool]]], counts: np.ndarray[Any, Any]
+) -> dict[int, float]:
+    most = int(counts.max(initial=0))
+    sizes = [k for k in (1, 2, 4, 8, 16, 32, 64) if k < most] + ([most] if most else [])
+    return {
+        k: float(np.mean([maj_at_k(a, k, seed=i) for i, a in enumerate(by_sample) if len(a) >= k]))
+        for k in sizes
+    }
+
+
+def _audit(rows: list[StoredRow], *, failed: int, n_missing: int) -> Audit:
+    seen: set[tuple[str, str]] = set()
+    duplicates = 0
+    for row in rows:
+        duplicates += (row.sample_id, row.text_hash) in seen
+        seen.add((row.sample_id, row.text_hash))
+    grades = [row.grade for row in rows if row.grade is not None]
+    return Audit(
+        n_not_extracted=sum(
+            g.lenient_outcome is Outcome.CORRECT and g.outcome is not Outcome.CORRECT
+            for g in grades
+        ),
+        n_readings_differ=sum(
+            g.lenient_outcome is not None and g.lenient_extraction != g.extraction for g in grades
+        ),
+        n_without_box=sum(g.details.get("reading") == "last_number" for g in grades),
+        n_duplicates=duplicates,
+        n_missing=max(0, n_missing),
+        failed=failed,
+    )
+
+
+def _mean(values: Iterable[int | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known else None

@@ -1,0 +1,1 @@
+"""The store: keeps everything a run made, overwrites nothing."""

@@ -1,0 +1,260 @@
+"""Read a run folder: tasks, samples, grades and completions, one at a time or streamed.
+
+Used by the store itself, `show`, `export`, `report` and `gate`. Reading never writes, so a run can
+be looked at while it is under way, or from a folder that can't be written.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from g4eval.errors import StoreError, UsageError, nearest
+from g4eval.records import Completion, Grade, Message, Outcome, StopReason, Thought
+from g4eval.store import schema
+
+DATABASE = "run.sqlite"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSample:
+    """A sample as the store knows it."""
+
+    sample_id: str
+    position: int  # the task's order
+    target: Any  # None for gated tasks
+    groups: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRow:
+    """One completion without its texts, and its newest grade."""
+
+    key: str
+    sample_id: str
+    repeat: int
+    stop_reason: StopReason
+    thought: Thought
+    text_hash: str  # of reasoning and text; equal for equal completions
+    prompt_hash: str | None
+    prompt_tokens: int | None
+    reasoning_tokens: int | None
+    completion_tokens: int | None
+    started_at: float
+    finished_at: float
+    grade: Grade | None
+
+    @property
+    def outcome(self) -> Outcome:
+        """The grade's outcome; not yet graded is ungraded."""
+        return Outcome.UNGRADED if self.grade is None else self.grade.outcome
+
+
+class RunReader:
+    """Reads one run folder; a context manager. Raises StoreError where there is no run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._db = _connect(folder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the database."""
+        self._db.close()
+
+    @property
+    def run_id(self) -> str:
+        """The run's name."""
+        return self.meta().get("run_id", self.folder.name)
+
+    def meta(self) -> dict[str, str]:
+        """Return what is known of the run as a whole."""
+        return dict(self._db.execute("SELECT name, value FROM meta"))
+
+    def manifest(self) -> dict[str, Any]:
+        """Return manifest.json; raises StoreError where it can't be read."""
+        path = self.folder / "manifest.json"
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise StoreError(f"the manifest can't be read: {error}", where=path) from error
+        assert isinstance(manifest, dict)
+        return manifest
+
+    def tasks(self) -> dict[str, dict[str, Any]]:
+        """Return what was planned for each task, by task id in order."""
+        rows = self._db.execute("SELECT task_id, record FROM tasks ORDER BY task_id")
+        return {task_id: json.loads(record) for task_id, record in rows}
+
+    def samples(self, task_id: str) -> list[StoredSample]:
+        """Return a task's samples in the task's order."""
+        rows = self._db.execute(
+            "SELECT sample_id, position, target, groups FROM samples WHERE task_id = ? "
+            "ORDER BY position",
+            (task_id,),
+        )
+        return [
+            StoredSample(
+                sample_id=sample_id,
+                position=position,
+                target=None if target is None else json.loads(target),
+                groups=json.loads(groups),
+            )
+            for sample_id, position, target, groups in rows
+        ]
+
+    def rows(self, task_id: str) -> Iterator[StoredRow]:
+        """Yield every completion of a task with its newest grade, by sample and repeat."""
+        grade_columns = ", ".join(f"g.{name}" for name in schema.GRADE_COLUMNS.split(", "))
+        rows = self._db.execute(
+            "SELECT c.key, c.sample_id, c.repeat, c.stop_reason, c.thought, c.text_hash, "
+            "c.prompt_hash, c.prompt_tokens, c.reasoning_tokens, c.completion_tokens, "
+            f"c.started_at, c.finished_at, {grade_columns} "
+            "FROM completions c LEFT JOIN grades g ON g.id = "
+            "(SELECT MAX(id) FROM grades WHERE key = c.key) "
+            "WHERE c.task_id = ? ORDER BY c.sample_id, c.repeat",
+            (task_id,),
+        )
+        for row in rows:
+            yield StoredRow(
+                key=row[0],
+                sample_id=row[1],
+                repeat=row[2],
+                stop_reason=StopReason(row[3]),
+                thought=Thought(row[4]),
+                text_hash=row[5],
+                prompt_hash=row[6],
+                prompt_tokens=row[7],
+                reasoning_tokens=row[8],
+                completion_tokens=row[9],
+                started_at=row[10],
+                finished_at=row[11],
+                grade=None if row[12] is None else schema.row_grade(row[12:]),
+            )
+
+    def completion(self, key: str) -> Completion | None:
+        """Return one completion with its texts; None: it isn't stored."""
+        row = self._db.execute(
+            f"SELECT {schema.COMPLETION_COLUMNS} FROM completions WHERE key = ?",
+            (key,),
+        ).fetchone()
+        return None if row is None else schema.row_completion(row)
+
+    def completions(self, task_id: str, sample_id: str | None = None) -> Iterator[Completion]:
+        """Yield a task's completions with their texts, by sample and repeat."""
+        where = "task_id = ?" if sample_id is None else "task_id = ? AND sample_id = ?"
+        values = (task_id,) if sample_id is None else (task_id, sample_id)
+        rows = self._db.execute(
+            f"SELECT {schema.COMPLETION_COLUMNS} FROM completions WHERE {where} "
+            "ORDER BY sample_id, repeat",
+            values,
+        )
+        for row in rows:
+            yield schema.row_completion(row)
+
+    def ungraded(
+        self, task_id: str, grader: str, version: int, *, after: int = 0, retry: bool, limit: int
+    ) -> list[tuple[int, Completion]]:
+        """Return (row id, completion) of the next ones that this grader's version must grade.
+
+        Args:
+            task_id: the task.
+            grader: its grader's name.
+            version: its grader's version.
+            after: only rows behind this id; a caller pages with it.
+            retry: also those that it failed to grade before.
+            limit: at most so many.
+        """
+        graded = "AND g.outcome != 'ungraded'" if retry else ""
+        rows = self._db.execute(
+            f"SELECT id, {schema.COMPLETION_COLUMNS} FROM completions c "
+            "WHERE task_id = ? AND id > ? AND NOT EXISTS (SELECT 1 FROM grades g WHERE "
+            f"g.key = c.key AND g.grader = ? AND g.grader_version = ? {graded}) "
+            "ORDER BY id LIMIT ?",
+            (task_id, after, grader, version, limit),
+        )
+        return [(row[0], schema.row_completion(row[1:])) for row in rows]
+
+    def last_row(self, task_id: str) -> int:
+        """Return the row id of the task's newest completion; 0 without one."""
+        row = self._db.execute(
+            "SELECT MAX(id) FROM completions WHERE task_id = ?", (task_id,)
+        ).fetchone()
+        return row[0] or 0
+
+    def stored_repeats(self, task_id: str) -> set[tuple[str, int]]:
+        """Return the (sample, repeat) pairs of a task that have a completion."""
+        rows = self._db.execute(
+            "SELECT sample_id, repeat FROM completions WHERE task_id = ?", (task_id,)
+        )
+        return {(sample_id, repeat) for sample_id, repeat in rows}
+
+    def has_completion(self, key: str) -> bool:
+        """Whether a completion is stored under this key."""
+        found = self._db.execute("SELECT 1 FROM completions WHERE key = ?", (key,)).fetchone()
+        return found is not None
+
+    def prompt(self, prompt_hash: str) -> tuple[Message, ...] | None:
+        """Return a prompt; None where the store has none, as for gated tasks."""
+        row = self._db.execute(
+            "SELECT messages FROM prompts WHERE prompt_hash = ?", (prompt_hash,)
+        ).fetchone()
+        return None if row is None or row[0] is None else schema.unpack_messages(row[0])
+
+    def failed(self, task_id: str) -> dict[tuple[str, int], str]:
+        """Return the newest error of each (sample, repeat) that failed and has no completion."""
+        rows = self._db.execute(
+            "SELECT sample_id, repeat, error FROM attempts a WHERE task_id = ? AND NOT EXISTS "
+            "(SELECT 1 FROM completions c WHERE c.task_id = a.task_id "
+            "AND c.sample_id = a.sample_id AND c.repeat = a.repeat) ORDER BY id",
+            (task_id,),
+        )
+        return {(sample_id, repeat): error for sample_id, repeat, error in rows}
+
+    def sessions(self) -> list[dict[str, float]]:
+        """Return start, end and counts of each session that generated, in order."""
+        names = ("started_at", "ended_at", "completions", "completion_tokens")
+        rows = self._db.execute(f"SELECT {', '.join(names)} FROM sessions ORDER BY id")
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def find_run(name: str, runs_dir: Path) -> Path:
+    """Return the folder of a run given by path or by id; raises UsageError for neither."""
+    for folder in (Path(name), runs_dir / name):
+        if (folder / DATABASE).is_file():
+            return folder
+    known = [p.parent.name for p in runs_dir.glob(f"*/{DATABASE}")]
+    raise UsageError(f"{name!r} is not a run", where=runs_dir, hint=nearest(name, known))
+
+
+def _connect(folder: Path) -> sqlite3.Connection:
+    path = folder / DATABASE
+    if not path.is_file():
+        raise StoreError("there is no run here", where=folder, hint="give the folder of a run")
+    failure: sqlite3.Error | None = None
+    for options in ("mode=ro", "mode=ro&immutable=1"):  # the second: the folder is read-only
+        db = sqlite3.connect(f"{path.resolve().as_uri()}?{options}", uri=True)
+        try:
+            db.execute("SELECT 1 FROM meta").fetchone()
+        except sqlite3.OperationalError as error:
+            db.close()
+            failure = error
+        except sqlite3.DatabaseError as error:
+            db.close()
+            raise StoreError(f"the run can't be read: {error}", where=path) from error
+        else:
+            return db
+    raise StoreError(f"the run can't be read: {failure}", where=path) from failure

@@ -1,0 +1,270 @@
+"""Write a run folder: SQLite, append-only, resumable, one process at a time.
+
+One thread writes; it commits every 64 rows or 100 ms, whichever comes first. What is committed
+survives `kill -9`. `StoreError` from any method means that nothing more will be written; what was
+committed before is there.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import json
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from g4eval.errors import StoreError
+from g4eval.fingerprint import sha256_json
+from g4eval.records import Attempt, Completion, Grade, Request, Sample
+from g4eval.store import schema
+from g4eval.store.reader import DATABASE, RunReader
+
+ROWS_PER_COMMIT = 64
+SECONDS_PER_COMMIT = 0.1
+QUEUE_ROWS = 1024  # rows waiting to be written, before add_* waits
+
+_INSERT_COMPLETION = (
+    f"INSERT INTO completions ({schema.COMPLETION_COLUMNS}, text_hash, prompt_hash) "
+    f"VALUES ({', '.join('?' * 19)}) ON CONFLICT (key) DO NOTHING"
+)
+_INSERT_GRADE = (
+    f"INSERT INTO grades ({schema.GRADE_COLUMNS}, graded_at) VALUES ({', '.join('?' * 10)})"
+)
+_INSERT_ATTEMPT = (
+    "INSERT INTO attempts (key, task_id, sample_id, repeat, error, at) VALUES (?, ?, ?, ?, ?, ?)"
+)
+_INSERT_PROMPT = "INSERT OR IGNORE INTO prompts (prompt_hash, messages) VALUES (?, ?)"
+
+_Statement = tuple[str, tuple[Any, ...]]
+
+
+class RunStore(RunReader):
+    """One run, open for writing; also a reader of it.
+
+    Raises StoreError where another process writes to the run already.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(folder)
+            self._writer = _Writer(folder / DATABASE)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"the run can't be written: {error}", where=folder) from error
+        super().__init__(folder)
+        self._prompt_hashes: dict[str, str] = {}  # request key -> prompt, of what is in flight
+        self._stored_prompts: set[str] = set()
+        self._session = [time.time(), 0, 0]  # started, completions, tokens
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc is None:
+            self.close()
+            return
+        with contextlib.suppress(StoreError):  # the first error is the one to hear of
+            self.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def close(self) -> None:
+        """Write what is waiting, note the session, release the lock."""
+        started, completions, tokens = self._session
+        try:
+            if completions:
+                self._writer.put(
+                    "INSERT INTO sessions (started_at, ended_at, completions, completion_tokens) "
+                    "VALUES (?, ?, ?, ?)",
+                    (started, time.time(), completions, tokens),
+                )
+            self._writer.close()
+        finally:
+            super().close()
+            self._lock.close()
+
+    def set_meta(self, values: Mapping[str, str]) -> None:
+        """Store facts of the run as a whole."""
+        for name, value in values.items():
+            self._writer.put("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+        self._writer.flush()
+
+    def set_task(
+        self, task_id: str, record: Mapping[str, Any], samples: Iterable[Sample], *, gated: bool
+    ) -> None:
+        """Store what is planned for a task. Samples are added, never taken away."""
+        self._writer.put(
+            "INSERT OR REPLACE INTO tasks VALUES (?, ?)", (task_id, json.dumps(record))
+        )
+        for position, sample in enumerate(samples):
+            target = None if gated else json.dumps(sample.target)
+            self._writer.put(
+                "INSERT OR IGNORE INTO samples VALUES (?, ?, ?, ?, ?)",
+                (task_id, sample.sample_id, position, target, json.dumps(dict(sample.groups))),
+            )
+        self._writer.flush()
+
+    def expect(self, request: Request, *, gated: bool) -> None:
+        """Note the prompt of a request that goes out now: its text, or for gated tasks its hash."""
+        turns = [[m.role, m.content] for m in request.messages]
+        prompt_hash = sha256_json(turns)
+        self._prompt_hashes[request.key] = prompt_hash
+        if prompt_hash not in self._stored_prompts:
+            self._stored_prompts.add(prompt_hash)
+            packed = None if gated else schema.pack_messages(request.messages)
+            self._writer.put(_INSERT_PROMPT, (prompt_hash, packed))
+
+    async def add_completion(self, completion: Completion) -> None:
+        """Store a completion; waits only while the writer is far behind."""
+        self._session[1] += 1
+        self._session[2] += completion.completion_tokens or 0
+        prompt_hash = self._prompt_hashes.pop(completion.key, None)
+        await self._put(_INSERT_COMPLETION, (completion, prompt_hash))
+
+    async def add_attempt(self, attempt: Attempt) -> None:
+        """Store a failure, so that the sample counts as ungraded until it is sent again."""
+        self._prompt_hashes.pop(attempt.key, None)
+        a = attempt
+        row = (a.key, a.task_id, a.sample_id, a.repeat, a.error, a.at)
+        await self._put(_INSERT_ATTEMPT, row)
+
+    async def add_grade(self, grade: Grade) -> None:
+        """Store a grade beside the ones that are there."""
+        await self._put(_INSERT_GRADE, (*schema.grade_row(grade), time.time()))
+
+    async def flush(self) -> None:
+        """Wait until everything added is committed."""
+        await asyncio.get_running_loop().run_in_executor(None, self._writer.flush)
+
+    async def _put(self, sql: str, values: tuple[Any, ...]) -> None:
+        while self._writer.waiting > QUEUE_ROWS:
+            await asyncio.sleep(0.002)
+        self._writer.put(sql, values)
+
+
+class _Writer:
+    """The one thread that writes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._queue: queue.SimpleQueue[_Statement | threading.Event | None] = queue.SimpleQueue()
+        self._error: BaseException | None = None
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.executescript(schema.SCHEMA)
+        self._db.execute(
+            "INSERT OR IGNORE INTO meta VALUES ('schema_version', ?)", (schema.SCHEMA_VERSION,)
+        )
+        self._thread = threading.Thread(target=self._run, name="g4eval-store", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """How many statements are queued."""
+        return self._queue.qsize()
+
+    def put(self, sql: str, values: tuple[Any, ...]) -> None:
+        """Queue one statement; raises StoreError once writing has failed."""
+        self._check()
+        self._queue.put((sql, values))
+
+    def flush(self) -> None:
+        """Wait until everything queued so far is committed."""
+        done = threading.Event()
+        self._queue.put(done)
+        done.wait()
+        self._check()
+
+    def close(self) -> None:
+        """Commit what is queued and end the thread."""
+        self._queue.put(None)
+        self._thread.join()
+        try:
+            self._db.close()
+        except sqlite3.Error as error:
+            self._error = self._error or error
+        self._check()
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise StoreError(
+                f"the run can't be written any more: {self._error}",
+                where=self._path,
+                hint="free some disk, then run the same command: what was finished is there",
+            ) from self._error
+
+    def _run(self) -> None:
+        while True:
+            batch, events, ends = self._next_batch()
+            if self._error is None and batch:
+                try:
+                    self._write(batch)
+                except Exception as error:  # noqa: BLE001  told to every caller from here on
+                    self._error = error
+            for event in events:
+                event.set()
+            if ends:
+                return
+
+    def _next_batch(self) -> tuple[list[_Statement], list[threading.Event], bool]:
+        """Gather statements for one commit; an event or the end closes the batch early."""
+        batch: list[_Statement] = []
+        deadline: float | None = None
+        while len(batch) < ROWS_PER_COMMIT:
+            try:
+                timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+                item = self._queue.get(timeout=timeout)
+            except queue.Empty:
+                break
+            if item is None:
+                return batch, [], True
+            if isinstance(item, threading.Event):
+                return batch, [item], False
+            batch.append(item)
+            deadline = deadline or time.monotonic() + SECONDS_PER_COMMIT
+        return batch, [], False
+
+    def _write(self, batch: list[_Statement]) -> None:
+        self._db.execute("BEGIN")
+        try:
+            for sql, values in batch:
+                self._db.execute(sql, _encode(values))
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+
+def _encode(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Compress a completion here, on the writer's thread; other values are ready."""
+    if not isinstance(values[0], Completion):
+        return values
+    completion, prompt_hash = values
+    whole = f"{completion.reasoning or ''}\0{completion.text}".encode("utf-8", "surrogatepass")
+    text_hash = hashlib.sha256(whole).hexdigest()[:32]
+    return (*schema.completion_row(completion, text_hash), prompt_hash)
+
+
+def _lock(folder: Path) -> IO[bytes]:
+    lock = (folder / "lock").open("ab")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise StoreError(
+            "another process is writing to this run",
+            where=folder,
+            hint="wait for it, or give this one another --run-id",
+        ) from error
+    return lock
