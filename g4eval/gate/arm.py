@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from g4eval.errors import NotComparableError, UsageError
+from g4eval.fingerprint import sha256_json
 from g4eval.records import Json, Outcome
 from g4eval.stats.paired import Floats
 
@@ -82,12 +83,14 @@ class Arm:
     facts: Mapping[str, Json]  # of the engine, as `EngineFacts.identity` gives them
     declared: tuple[str, ...]  # names of facts that the user declared
     tasks: Mapping[str, ArmTask]
+    config: Mapping[str, Json]  # as the run was asked for, without the folders of its machine
     folder: Path | None = None  # the run folder; None: from a gate file
+    calibration: Mapping[str, Json] | None = None  # of this arm as a baseline; gate/calibration.py
 
     @property
-    def n_completions(self) -> int:
-        """Tries that have a completion or failed for good."""
-        return sum(int((t.outcomes != ABSENT).sum()) for t in self.tasks.values())
+    def fingerprint(self) -> str:
+        """The engine's fingerprint: SHA-256, in hex, over its facts."""
+        return sha256_json(dict(self.facts))
 
     def digest(self, repeats: Mapping[str, tuple[int, int]]) -> str:
         """Return a hash of the outcomes and lengths in repeats [start, end) of each task."""
@@ -169,6 +172,8 @@ def read_gate_file(path: Path) -> Arm:
             facts=values["facts"],
             declared=tuple(values["declared"]),
             tasks={task_id: _task_from_json(task) for task_id, task in values["tasks"].items()},
+            config=values["config"],
+            calibration=values["calibration"],
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
@@ -186,6 +191,8 @@ def _to_json(arm: Arm) -> dict[str, Any]:
         "seed": arm.seed,
         "facts": dict(arm.facts),
         "declared": list(arm.declared),
+        "config": dict(arm.config),
+        "calibration": arm.calibration,
         "tasks": {task_id: _task_to_json(task) for task_id, task in arm.tasks.items()},
     }
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from g4eval.engines.base import UNKNOWN
 from g4eval.errors import ConfigError, nearest
-from g4eval.gate.arm import Arm, ArmTask
+from g4eval.gate.arm import UNGRADED, Arm, ArmTask
 from g4eval.records import Json
 
 # From the narrowest to the widest: the first that holds all changes names the swap.
@@ -147,9 +147,10 @@ def compare_tasks(task_id: str, base: ArmTask, candidate: ArmTask) -> list[Chang
     if base.sample_ids != candidate.sample_ids:
         found.append(_sample_change(task_id, base, candidate))
         return found
-    k = min(base.n_repeats, candidate.n_repeats)
+    k = min(base.outcomes.shape[1], candidate.outcomes.shape[1])
     left, right = base.prompt_hashes[:, :k], candidate.prompt_hashes[:, :k]
-    differ = np.argwhere(left != right)  # a hash known in one arm only differs, too
+    failed = (base.outcomes[:, :k] >= UNGRADED) | (candidate.outcomes[:, :k] >= UNGRADED)
+    differ = np.argwhere((left != right) & ~failed)  # known in one arm only differs, too
     if len(differ):
         i, j = (int(x) for x in differ[0])
         found.append(

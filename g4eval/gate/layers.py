@@ -21,8 +21,6 @@ from g4eval.stats.drift import DriftSummary
 from g4eval.stats.paired import Floats, macro_difference
 from g4eval.stats.sequential import log_e_pass
 
-CANARY_SAMPLES = 20  # per task, in hash order: as many as a canary would generate
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerOutcome:
@@ -106,8 +104,8 @@ def _ungraded_share(arm: Arm, repeats: Mapping[str, int]) -> float:
 def check_canary(base: Arm, candidate: Arm, tasks: Sequence[str]) -> LayerOutcome:
     """L1 on stored data: a candidate that can't answer at all measures nothing.
 
-    Looks at the first try of a few samples of each task. A task where the candidate gives no
-    readable answer or leaves every thought open, and the baseline does not, is a broken setup.
+    Looks at the first try of each sample that has one. A task where the candidate gives no readable
+    answer at all or leaves every thought open, and the baseline does not, is a broken setup.
     """
     findings: list[str] = []
     for task_id in tasks:
@@ -117,7 +115,7 @@ def check_canary(base: Arm, candidate: Arm, tasks: Sequence[str]) -> LayerOutcom
             if shares[1] == 0 and shares[0] > 0:
                 findings.append(
                     f"{task_id}.{name}: baseline {shares[0]:.0%}, candidate {shares[1]:.0%} "
-                    "of the first samples"
+                    "of the first tries"
                 )
     return LayerOutcome(
         layer="L1 canary", says="INVALID" if findings else "ok", findings=tuple(findings)
@@ -125,17 +123,18 @@ def check_canary(base: Arm, candidate: Arm, tasks: Sequence[str]) -> LayerOutcom
 
 
 def _answered(task: ArmTask) -> float:
-    first = task.outcomes[:CANARY_SAMPLES, 0]
-    seen = first[(first != ABSENT) & (first != UNGRADED)]
+    first = task.outcomes[:, 0]
+    seen = first[first < UNGRADED]
     return float((seen != NO_ANSWER).mean()) if len(seen) else 1.0
 
 
 def _closed(task: ArmTask) -> float:
-    return float((~task.open_thoughts[:CANARY_SAMPLES, 0]).mean())
+    seen = task.outcomes[:, 0] != ABSENT
+    return float((~task.open_thoughts[seen, 0]).mean()) if seen.any() else 1.0
 
 
 def check_drift(
-    drift: DriftSummary | None, floor: DriftSummary | None, policy: GatePolicy
+    drift: DriftSummary | None, floor: float | None, policy: GatePolicy
 ) -> LayerOutcome:
     """L2: catastrophic drift is a FAIL, unusual drift asks for a larger plan; never a PASS."""
     if drift is None:
@@ -153,10 +152,10 @@ def check_drift(
             f"top-1 agreement {1 - top1_loss:.1%} is below {1 - rules.catastrophic_top1_loss:.0%}"
         )
         return LayerOutcome(layer="L2 drift", says="FAIL", findings=(finding,), details=details)
-    if floor is not None and kl > rules.escalate_ratio * max(floor.best_kl.upper, 1e-12):
+    if floor is not None and kl > rules.escalate_ratio * floor:
         finding = (
             f"mean KL {kl:.4g} is over {rules.escalate_ratio:g} times the A/A floor "
-            f"{floor.best_kl.upper:.4g}: plan more repeats"
+            f"{floor:.4g}: plan more repeats"
         )
         return LayerOutcome(layer="L2 drift", says="escalate", findings=(finding,), details=details)
     return LayerOutcome(layer="L2 drift", says="ok", details=details)

@@ -64,7 +64,6 @@ class GatePolicy(BaseModel):
     equivalence: bool = False  # a gain is as suspicious as a loss
     on_inconclusive: Literal["exit", "extend", "fail"] = "exit"
     max_pairs: int | None = Field(default=None, ge=1)  # extend: never generate past it
-    kernel_only: bool = False  # drift's off-policy difference may PASS a tiny change
     swap: tuple[str, ...] | None = None  # groups or fields that may differ; None: one group
     decision_seed: int = Field(default=0, ge=0)  # orders the samples inside a round
     max_ungraded_pct: float = Field(default=0.5, ge=0, le=100)  # a share above it decides nothing

@@ -10,9 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
-from g4eval.stats.paired import NORMAL, Floats
+from g4eval.stats.paired import NORMAL
 
 GROUP_SEQUENTIAL_COST = 1.04  # the largest n of a group-sequential plan, over the fixed one
 
@@ -82,32 +80,3 @@ def super_population_floor(tau: float, n_samples: int, *, alpha: float = 0.05) -
         alpha: one-sided.
     """
     return provable_margin(tau / math.sqrt(n_samples), alpha=alpha, power=0.8)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Components:
-    """Where the variance of one task's scores lies."""
-
-    within: float  # mean over samples of the variance between tries
-    between: float  # variance over samples of the true rates, clipped at 0
-    accuracy: float
-
-    @property
-    def rho(self) -> float:
-        """The intra-class correlation; nan where nothing varies."""
-        whole = self.within + self.between
-        return self.between / whole if whole > 0 else math.nan
-
-
-def variance_components(scores: Floats) -> Components:
-    """Split the variance of [N, k] scores, nan where not graded; needs two repeats and samples."""
-    graded = ~np.isnan(scores)
-    n = graded.sum(axis=1)
-    rows = scores[n >= 2]
-    if len(rows) < 2:
-        return Components(within=math.nan, between=math.nan, accuracy=float(np.nanmean(scores)))
-    n = (~np.isnan(rows)).sum(axis=1)
-    within = float(np.nanvar(rows, axis=1, ddof=1).mean())
-    means = np.nanmean(rows, axis=1)
-    between = float(means.var(ddof=1)) - within * float((1 / n).mean())
-    return Components(within=within, between=max(between, 0.0), accuracy=float(means.mean()))

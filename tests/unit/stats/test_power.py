@@ -1,6 +1,5 @@
 import math
 
-import numpy as np
 import pytest
 
 from g4eval.stats.power import (
@@ -10,7 +9,6 @@ from g4eval.stats.power import (
     provable_margin,
     scale_for_margin,
     super_population_floor,
-    variance_components,
 )
 
 ACCURACY = {"aime": 0.892, "gpqa": 0.843, "lcb": 0.80, "bbeh": 0.744}
@@ -82,15 +80,3 @@ def test_half_the_margin_needs_four_times_the_repeats():
 
 def test_no_repeats_prove_less_than_the_spread_over_samples_allows():
     assert 100 * super_population_floor(0.05, 30) == pytest.approx(2.3, abs=0.05)
-
-
-def test_components_of_six_samples_match_the_worked_example():
-    rows = ["1111", "1101", "0000", "1001", "1111", "0100"]
-    found = variance_components(np.array([[float(c) for c in row] for row in rows]))
-    assert found.within == pytest.approx(0.13888889, abs=1e-8)
-    assert found.between == pytest.approx(0.13194444, abs=1e-8)
-    assert found.rho == pytest.approx(0.48717949, abs=1e-8)
-
-
-def test_one_repeat_gives_no_components():
-    assert math.isnan(variance_components(np.ones((5, 1))).rho)
