@@ -103,4 +103,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     if close:
         return f"did you mean {' or '.join(close)}?"
-    return f"known: {', '.join(names)}" if names else "none is known"
+    if not names:
+        return "none is known"
+    return f"known: {', '.join(names[:12])}{', …' if len(names) > 12 else ''}"

@@ -34,13 +34,6 @@ class TaskPlan:
     sampling: SamplingParams
     settings: Mapping[str, Any] = field(default_factory=dict)  # the task's own
 
-    @property
-    def grader(self) -> GraderRef:
-        """The task's grader, registered or in its plugin."""
-        name = self.task.spec.grader
-        kind, colon, class_name = name.partition(":")
-        return GraderRef(class_name, self.task.folder) if colon else GraderRef(kind)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlan:
@@ -147,6 +140,6 @@ def limit_samples(samples: Iterable[Sample], limit: int | None, group: str | Non
 def graded_tasks(plan: RunPlan) -> list[GradedTask]:
     """Return what the pool of graders must know of the plan's tasks: all samples it may meet."""
     return [
-        GradedTask(p.task.spec.id, p.grader, {s.sample_id: s for s in p.data.samples})
+        GradedTask(p.task.spec.id, GraderRef.of(p.task), {s.sample_id: s for s in p.data.samples})
         for p in plan.tasks
     ]

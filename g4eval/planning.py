@@ -10,6 +10,7 @@ from g4eval.config import RunConfig, SamplingParams, parse_model
 from g4eval.engines.base import Answers, EngineFacts
 from g4eval.errors import ConfigError, UsageError, nearest
 from g4eval.fingerprint import sha256_json
+from g4eval.graders.pool import GraderRef
 from g4eval.pipeline import TaskPlan, limit_samples
 from g4eval.profile import Profile, get_profile, profile_of
 from g4eval.task.datasets import load_samples
@@ -55,7 +56,7 @@ def check_settings(config: RunConfig, task: Task) -> dict[str, Any]:
 def task_record(plan: TaskPlan, *, is_generated: bool) -> dict[str, Any]:
     """Return what the store keeps of a task's plan."""
     spec = plan.task.spec
-    grader = plan.grader.load()
+    grader = GraderRef.of(plan.task).load()
     return {
         "title": spec.title,
         "version": spec.version,
@@ -135,7 +136,7 @@ def manifest_of(
 def answers_of(plans: tuple[TaskPlan, ...]) -> Answers:
     """Return what makes right and wrong answers, for engine fake: the graders' own examples."""
     samples = {p.task.spec.id: {s.sample_id: s for s in p.samples} for p in plans}
-    graders = {p.task.spec.id: p.grader.load() for p in plans}
+    graders = {p.task.spec.id: GraderRef.of(p.task).load() for p in plans}
 
     def answer(task_id: str, sample_id: str, repeat: int, right: bool) -> str | None:  # noqa: FBT001
         return graders[task_id].example(samples[task_id][sample_id], repeat, right=right)

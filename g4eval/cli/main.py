@@ -36,8 +36,8 @@ class LazyGroup(click.Group):
 
     def format_commands(
         self,
-        ctx: click.Context,
-        formatter: click.HelpFormatter,  # noqa: ARG002  click's
+        ctx: click.Context,  # noqa: ARG002  click's
+        formatter: click.HelpFormatter,
     ) -> None:
         """Write the table of commands."""
         with formatter.section("Commands"):

@@ -114,7 +114,7 @@ class ProgressReporter:
 def _forecast(todo: Mapping[str, int], done: Mapping[str, int], store: RunReader) -> str:
     """Say how many requests, and from earlier sessions of this run how many tokens and hours."""
     lines = [
-        f"{task_id}: {count:,} requests to send"
+        f"{task_id}: {count:,} completions to get"
         + (f", {done[task_id]:,} stored" if done[task_id] else "")
         for task_id, count in todo.items()
     ]

@@ -10,14 +10,11 @@ from g4eval.cli.options import (
     config_of,
     data_options,
     json_option,
-    print_json,
     runs_dir_option,
 )
 from g4eval.cli.progress import make_reporter
-from g4eval.report.text_table import render_rates, render_table, table_json
+from g4eval.cli.show import print_run
 from g4eval.session import run_blocking
-from g4eval.stats.summary import summarise
-from g4eval.store.reader import RunReader
 
 
 @click.command(name="run")
@@ -59,13 +56,4 @@ def command(
     config = config_of({**flags, "set": set_}, config_file=config_file, manifest=manifest)
     reporter = make_reporter(log_file=log_file, verbose=verbose)
     folder = run_blocking(config, reporter)
-    with RunReader(folder) as run:
-        summaries = summarise(run)
-        if as_json:
-            print_json(table_json(run, summaries))
-        else:
-            click.echo(render_table(run, summaries), nl=False)
-        rates = render_rates(run)
-    if rates:
-        click.echo(f"\n{rates}", err=True)
-    click.echo(f"stored in {folder}", err=True)
+    print_run(folder, as_json=as_json)

@@ -28,7 +28,7 @@ from typing import Protocol, Self, cast
 from g4eval.errors import TaskError
 from g4eval.graders.base import GRADERS, Grader, grade_completion, no_answer, ungraded
 from g4eval.records import Completion, Grade, Sample, Thought
-from g4eval.task.loader import load_plugin
+from g4eval.task.loader import Task, load_plugin
 
 BATCH = 32  # completions a worker takes at a time
 QUEUE = 512  # completions waiting; beyond it they are graded from the store
@@ -43,6 +43,12 @@ class GraderRef:
 
     name: str
     folder: Path | None = None
+
+    @classmethod
+    def of(cls, task: Task) -> Self:
+        """Return the reference to a task's grader."""
+        kind, colon, class_name = task.spec.grader.partition(":")
+        return cls(class_name, task.folder) if colon else cls(kind)
 
     def load(self) -> Grader:
         """Return the grader, one instance a process."""

@@ -43,8 +43,8 @@ def mean_pass_at_k(
 def maj_at_k(answers: Sequence[tuple[str | None, bool]], k: int, *, seed: int = 0) -> float:
     """Return the chance that the most frequent answer of k repeats is right.
 
-    A U-statistic over all k-subsets, or 200 random ones where there are more; ties count as their average. No answer is no vote, and a
-    subset without any answer loses.
+    A U-statistic over all k-subsets, or 200 random ones where there are more; ties count as their
+    average. No answer is no vote, and a subset without any answer loses.
 
     Args:
         answers: (answer, is right) of each repeat; equal answers must be equal strings.
@@ -57,7 +57,9 @@ def maj_at_k(answers: Sequence[tuple[str | None, bool]], k: int, *, seed: int = 
         subsets: Iterable[Sequence[int]] = list(combinations(range(len(answers)), k))
     else:
         generator = np.random.default_rng([seed, k])
-        subsets = [generator.choice(len(answers), size=k, replace=False) for _ in range(SUBSETS)]
+        subsets = [
+            generator.choice(len(answers), size=k, replace=False).tolist() for _ in range(SUBSETS)
+        ]
     wins = [_majority([answers[i] for i in subset]) for subset in subsets]
     return sum(wins) / len(wins)
 

@@ -65,6 +65,8 @@ def _summarise_task(run: RunReader, task_id: str, plan: dict[str, Any]) -> TaskS
     groups = {name: [s.groups.get(name, "") for s in samples] for name in plan["splits"]}
     correct, counts, by_sample = _per_sample(rows)
     planned = len(samples) * plan["repeats"] if plan["is_generated"] else len(rows)
+    # Imported completions may cover part of the task, or unequal repeats.
+    is_uneven = not plan["is_generated"] and len(rows) < len(samples) * plan["repeats"]
     return TaskSummary(
         task_id=task_id,
         plan=plan,
@@ -76,7 +78,7 @@ def _summarise_task(run: RunReader, task_id: str, plan: dict[str, Any]) -> TaskS
         maj_at=_maj_at(by_sample, counts) if "maj@k" in plan["metrics"] else {},
         variances=variances(correct, counts) if counts.size else None,
         audit=_audit(rows, failed=len(failed), n_missing=planned - len(rows) - len(failed)),
-        is_partial=plan["data_is_partial"] or len(samples) < plan["n_selected"],
+        is_partial=plan["data_is_partial"] or len(samples) < plan["n_selected"] or is_uneven,
         mean_completion_tokens=_mean(r.completion_tokens for r in rows),
     )
 

@@ -202,6 +202,23 @@ class RunReader:
         )
         return [(row[0], schema.row_completion(row[1:])) for row in rows]
 
+    def page(self, task_id: str, *, after: int, limit: int) -> list[tuple[int, Completion]]:
+        """Return (row id, completion) of the next completions behind row `after`."""
+        rows = self._db.execute(
+            f"SELECT id, {schema.COMPLETION_COLUMNS} FROM completions "
+            "WHERE task_id = ? AND id > ? ORDER BY id LIMIT ?",
+            (task_id, after, limit),
+        )
+        return [(row[0], schema.row_completion(row[1:])) for row in rows]
+
+    def grade(self, key: str) -> Grade | None:
+        """Return the newest grade of a completion; None: it has none."""
+        row = self._db.execute(
+            f"SELECT {schema.GRADE_COLUMNS} FROM grades WHERE key = ? ORDER BY id DESC LIMIT 1",
+            (key,),
+        ).fetchone()
+        return None if row is None else schema.row_grade(row)
+
     def last_row(self, task_id: str) -> int:
         """Return the row id of the task's newest completion; 0 without one."""
         row = self._db.execute(

@@ -21,7 +21,7 @@ from typing import IO, Any, Self
 
 from g4eval.errors import StoreError
 from g4eval.fingerprint import sha256_json
-from g4eval.records import Attempt, Completion, Grade, Request, Sample
+from g4eval.records import Attempt, Completion, Grade, Message, Request, Sample
 from g4eval.store import schema
 from g4eval.store.reader import DATABASE, RunReader
 
@@ -115,12 +115,15 @@ class RunStore(RunReader):
 
     def expect(self, request: Request, *, gated: bool) -> None:
         """Note the prompt of a request that goes out now: its text, or for gated tasks its hash."""
-        turns = [[m.role, m.content] for m in request.messages]
-        prompt_hash = sha256_json(turns)
-        self._prompt_hashes[request.key] = prompt_hash
+        self.expect_prompt(request.key, request.messages, gated=gated)
+
+    def expect_prompt(self, key: str, messages: tuple[Message, ...], *, gated: bool) -> None:
+        """Note the prompt of the completion that will be added under `key`."""
+        prompt_hash = sha256_json([[m.role, m.content] for m in messages])
+        self._prompt_hashes[key] = prompt_hash
         if prompt_hash not in self._stored_prompts:
             self._stored_prompts.add(prompt_hash)
-            packed = None if gated else schema.pack_messages(request.messages)
+            packed = None if gated else schema.pack_messages(messages)
             self._writer.put(_INSERT_PROMPT, (prompt_hash, packed))
 
     async def add_completion(self, completion: Completion) -> None:

@@ -82,6 +82,7 @@ class TaskSpec(Strict):
     repeats: int = Field(default=1, ge=1)
     max_new_tokens: int = Field(default=32768, gt=0)
     stop: tuple[str, ...] = ()  # texts that end generation: few-shot prompts of base models
+    import_targets: tuple[str, ...] = ()  # targets that an imported line may bring itself
     settings: Mapping[str, Any] = Field(default_factory=dict)  # more TASK.KEYs, with defaults
     published_as: str | None = None  # `benchmark` in reports/published/scores.csv
     published_protocol: str | None = None

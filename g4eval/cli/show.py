@@ -1,0 +1,46 @@
+"""`g4eval show`."""
+
+from pathlib import Path
+
+import click
+
+from g4eval.cli.options import json_option, print_json, runs_dir_option, runs_dir_or_default
+from g4eval.report.sample_text import render_sample, sample_json
+from g4eval.report.text_table import render_rates, render_table, table_json
+from g4eval.stats.summary import summarise
+from g4eval.store.reader import RunReader, find_run
+
+
+@click.command(name="show")
+@click.argument("run")
+@click.argument("sample_id", required=False)
+@click.option("--include-gated", is_flag=True, help="Show texts of gated tasks too.")
+@runs_dir_option
+@json_option
+def command(
+    *, run: str, sample_id: str | None, include_gated: bool, runs_dir: Path | None, as_json: bool
+) -> None:
+    """Print the table of RUN, or one of its samples with reasoning, extraction and verdict."""
+    folder = find_run(run, runs_dir_or_default(runs_dir))
+    if sample_id is None:
+        print_run(folder, as_json=as_json)
+        return
+    with RunReader(folder) as reader:
+        if as_json:
+            print_json(sample_json(reader, sample_id, include_gated=include_gated))
+        else:
+            click.echo(render_sample(reader, sample_id, include_gated=include_gated), nl=False)
+
+
+def print_run(folder: Path, *, as_json: bool) -> None:
+    """Print a run's table on stdout, its rates and its place on stderr."""
+    with RunReader(folder) as run:
+        summaries = summarise(run)
+        if as_json:
+            print_json(table_json(run, summaries))
+        else:
+            click.echo(render_table(run, summaries), nl=False)
+        rates = render_rates(run)
+    if rates:
+        click.echo(f"\n{rates}", err=True)
+    click.echo(f"stored in {folder}", err=True)

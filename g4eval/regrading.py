@@ -1,0 +1,116 @@
+"""Grade a run again from its store, and tell what changed. Grades are added, none is changed."""
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from g4eval.errors import DataError
+from g4eval.graders.pool import GradedTask, GraderPool, GraderRef
+from g4eval.records import Completion, Grade, Sample
+from g4eval.store.run_store import RunStore
+from g4eval.task.datasets import load_samples
+from g4eval.task.loader import Task, get_tasks
+
+
+@dataclass(frozen=True, slots=True)
+class GradeChange:
+    """One completion that is judged otherwise than before."""
+
+    task_id: str
+    sample_id: str
+    repeat: int
+    before: Grade
+    after: Grade
+
+
+@dataclass(slots=True)
+class Regraded:
+    """What came of grading a run again."""
+
+    n_graded: int = 0
+    changes: list[GradeChange] = field(default_factory=list)
+
+
+def grade_run(folder: Path, data_dir: Path | None, tasks_dir: Path | None) -> Regraded:
+    """Grade every completion of a run with today's graders; return what changed."""
+    with RunStore(folder) as store:
+        tasks = get_tasks(tuple(store.tasks()), tasks_dir)
+        graded = [
+            GradedTask(t.spec.id, GraderRef.of(t), _samples(t, store, data_dir)) for t in tasks
+        ]
+        sink = _Comparison(store)
+        asyncio.run(_grade(GraderPool(graded), sink))
+        for task in tasks:
+            record = store.tasks()[task.spec.id]
+            record["grader_version"] = GraderRef.of(task).load().version
+            store.set_task(task.spec.id, record, (), gated=task.spec.gated)
+    return sink.result
+
+
+async def _grade(pool: GraderPool, sink: "_Comparison") -> None:
+    async with pool.saving_to(sink):
+        pass  # the pool grades what the sink says is ungraded: here, everything
+    await sink.flush()
+
+
+class _Comparison:
+    """A GradeStore that has every completion graded once more and keeps what is new."""
+
+    def __init__(self, store: RunStore) -> None:
+        self._store = store
+        self._places: dict[str, tuple[str, str, int]] = {}
+        self.result = Regraded()
+
+    async def add_grade(self, grade: Grade) -> None:
+        """Store a grade that differs from the newest one, or is by another version."""
+        self.result.n_graded += 1
+        place = self._places.pop(grade.key)
+        before = self._store.grade(grade.key)
+        if before == grade:
+            return
+        await self._store.add_grade(grade)
+        if before is not None and _judgement(before) != _judgement(grade):
+            self.result.changes.append(GradeChange(*place, before, grade))
+
+    async def flush(self) -> None:
+        """Wait until everything added is committed."""
+        await self._store.flush()
+
+    def last_row(self, task_id: str) -> int:
+        """Return the row id of the task's newest completion."""
+        return self._store.last_row(task_id)
+
+    def ungraded(
+        self,
+        task_id: str,
+        grader: str,  # noqa: ARG002  whoever graded it
+        version: int,  # noqa: ARG002
+        *,
+        after: int,
+        retry: bool,
+        limit: int,
+    ) -> list[tuple[int, Completion]]:
+        """Return the next completions, graded or not, in the pool's first pass."""
+        page = self._store.page(task_id, after=after, limit=limit) if retry else []
+        for _, c in page:
+            self._places[c.key] = (c.task_id, c.sample_id, c.repeat)
+        return page
+
+
+def _judgement(grade: Grade) -> tuple[object, ...]:
+    return grade.outcome, grade.extraction, grade.verdict
+
+
+def _samples(task: Task, store: RunStore, data_dir: Path | None) -> dict[str, Sample]:
+    """Return the task's samples from its data, else what the store itself keeps of them."""
+    try:
+        data = load_samples(task, data_dir, allow_partial=True)
+    except DataError:
+        stored = store.samples(task.spec.id)
+        if task.spec.gated or not stored:
+            raise
+        return {
+            s.sample_id: Sample(sample_id=s.sample_id, target=s.target, groups=s.groups)
+            for s in stored
+        }
+    return {sample.sample_id: sample for sample in data.samples}
