@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from g4eval.config import RunConfig
 from g4eval.engines.base import Engine, EngineFacts, ScoringEngine
@@ -42,6 +43,31 @@ CANARY_SAMPLES = (
     20  # sent first, over all tasks: enough to see that prompts agree and answers parse
 )
 TRIES = 3  # how often a round's failed requests are sent
+
+
+def candidate_config(
+    base: Arm, flags: Mapping[str, Any], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the values of a RunConfig: the baseline's, with what is asked of the candidate.
+
+    Another engine leaves the baseline's `engine.*` settings behind. The run seed is the baseline's
+    plus 1 unless given, so that the arms draw independently.
+    """
+    values = dict(base.config)
+    inherited = dict(values.pop("set", {}))
+    for key in ("repeats", "run_id", "reuse", "strict"):
+        values.pop(key, None)
+    if flags.get("engine", values.get("engine")) != values.get("engine"):
+        inherited = {k: v for k, v in inherited.items() if not k.startswith("engine.")}
+    if "profile" in flags and "model" not in flags:
+        values.pop("model", None)
+    values.update(flags)
+    values["tasks"] = sorted(base.tasks)
+    values["set"] = {**inherited, **settings}
+    values.setdefault("seed", 0)
+    if "seed" not in flags:
+        values["seed"] = (base.seed or 0) + 1
+    return values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,21 +8,24 @@ holds no prompt, answer, reasoning or target, so gated tasks may be kept in a CI
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from g4eval.errors import NotComparableError, UsageError
+from g4eval.errors import NotComparableError, StoreError, UsageError
 from g4eval.fingerprint import sha256_json
 from g4eval.records import Json, Outcome
 from g4eval.stats.paired import Floats
 
 FORMAT = "g4eval-gate"
 FORMAT_VERSION = 1
+
+OF_A_MACHINE = ("data_dir", "tasks_dir", "runs_dir")  # keys of a config that gate files leave out
 
 # Codes of a try; the letters stand in gate files.
 INCORRECT, CORRECT, NO_ANSWER, UNGRADED, ABSENT = range(5)
@@ -62,15 +65,24 @@ class ArmTask:
 
     def until(self, repeats: int) -> "ArmTask":
         """Return the first repeats."""
-        return ArmTask(
-            protocol=self.protocol,
-            sample_ids=self.sample_ids,
-            groups=self.groups,
-            outcomes=self.outcomes[:, :repeats],
-            truncated=self.truncated[:, :repeats],
-            open_thoughts=self.open_thoughts[:, :repeats],
-            tokens=self.tokens[:, :repeats],
-            prompt_hashes=self.prompt_hashes[:, :repeats],
+        return self._cut(slice(None), slice(repeats))
+
+    def only(self, sample_ids: Collection[str]) -> "ArmTask":
+        """Return some of the samples."""
+        return self._cut([i for i, s in enumerate(self.sample_ids) if s in sample_ids], slice(None))
+
+    def _cut(self, rows: "slice | list[int]", repeats: slice) -> "ArmTask":
+        index = range(len(self.sample_ids))
+        kept = list(index[rows]) if isinstance(rows, slice) else rows
+        return replace(
+            self,
+            sample_ids=tuple(self.sample_ids[i] for i in kept),
+            groups=tuple(self.groups[i] for i in kept),
+            outcomes=self.outcomes[rows, repeats],
+            truncated=self.truncated[rows, repeats],
+            open_thoughts=self.open_thoughts[rows, repeats],
+            tokens=self.tokens[rows, repeats],
+            prompt_hashes=self.prompt_hashes[rows, repeats],
         )
 
 
@@ -83,7 +95,7 @@ class Arm:
     facts: Mapping[str, Json]  # of the engine, as `EngineFacts.identity` gives them
     declared: tuple[str, ...]  # names of facts that the user declared
     tasks: Mapping[str, ArmTask]
-    config: Mapping[str, Json]  # as the run was asked for, without the folders of its machine
+    config: Mapping[str, Json]  # as the run was asked for
     folder: Path | None = None  # the run folder; None: from a gate file
     calibration: Mapping[str, Json] | None = None  # of this arm as a baseline; gate/calibration.py
 
@@ -149,9 +161,16 @@ def build_task(
     )
 
 
-def write_gate_file(arm: Arm, path: Path) -> None:
-    """Write an arm as one JSON file."""
-    path.write_text(json.dumps(_to_json(arm), ensure_ascii=False, indent=None) + "\n", "utf-8")
+def write_gate_file(arm: Arm, path: Path | None) -> None:
+    """Write an arm as one JSON file; None: on stdout."""
+    text = json.dumps(_to_json(arm), ensure_ascii=False) + "\n"
+    if path is None:
+        sys.stdout.write(text)
+        return
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"can't be written: {error.strerror}", where=path) from error
 
 
 def read_gate_file(path: Path) -> Arm:
@@ -191,7 +210,7 @@ def _to_json(arm: Arm) -> dict[str, Any]:
         "seed": arm.seed,
         "facts": dict(arm.facts),
         "declared": list(arm.declared),
-        "config": dict(arm.config),
+        "config": {k: v for k, v in arm.config.items() if k not in OF_A_MACHINE},
         "calibration": arm.calibration,
         "tasks": {task_id: _task_to_json(task) for task_id, task in arm.tasks.items()},
     }

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from g4eval.errors import StoreError
+from g4eval.errors import NotComparableError, NotReadyError, StoreError
 from g4eval.fingerprint import sha256_json
 from g4eval.gate.arm import Arm
 from g4eval.gate.decide import PairedScores, Says, decide
@@ -98,6 +98,28 @@ def calibrate(
         "tasks": {task: _components(base, again, task) for task in tasks},
     }
     return {"id": sha256_json(values), **values}
+
+
+def check_armed(base: Arm, *, uncalibrated: bool) -> None:
+    """Refuse to decide against a baseline that nobody saw pass against itself."""
+    if uncalibrated:
+        return
+    found = base.calibration
+    how = f"g4eval gate-calibrate {base.run_id}"
+    if found is None:
+        raise NotReadyError(
+            "the gate is not armed: this baseline has no A/A calibration",
+            where=base.run_id,
+            hint=f"{how}, or decide without it: --uncalibrated",
+        )
+    missed = [check for check in found["checks"] if not check["is_met"]]
+    if missed:
+        raise NotComparableError(
+            "the gate is not armed: the calibration found that "
+            + "; ".join(f"not {c['name']} ({c['found']})" for c in missed),
+            where=base.run_id,
+            hint=f"mend what differs between equal runs, then {how}",
+        )
 
 
 def save_calibration(folder: Path, calibration: Mapping[str, Any]) -> Path:

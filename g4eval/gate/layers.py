@@ -4,8 +4,9 @@ Each takes two arms and returns what it found. Cheapest first; each can end the 
 accuracy, is decide.py.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -181,26 +182,30 @@ def check_shape(
         }
         found = _rate_increase(flags, rounds, policy)
         details[name.replace(" ", "_")] = found
-        if found["log_e_value"] >= -np.log(policy.shape.alpha):
+        if found["log_e_value"] >= -math.log(policy.shape.alpha):
             findings.append(
                 f"{name}: the share rose by {found['increase']:+.1%}, surely more than "
                 f"{policy.shape.increase_pt:g} points"
             )
-    length = _length_change(base, candidate, tasks, rounds)
+    ends = {task: end for task, (_, end) in rounds[-1].repeats.items()}
+    length = length_change(_until(base, ends), _until(candidate, ends), tasks)
     details["length"] = length
     if length is not None:
-        limit = np.log1p(policy.shape.length_fail)
-        if length["low"] > limit or length["high"] < -limit:
+        change, limit = length["change_pct"], 100 * policy.shape.length_fail
+        if length["low_pct"] > limit or length["high_pct"] < -limit / (1 + limit / 100):
             findings.append(
-                f"length: {np.expm1(length['log_ratio']):+.1%}, the whole 95 % interval is beyond "
-                f"{policy.shape.length_fail:.0%}"
+                f"length: {change:+.1f} %, the whole 95 % interval is beyond {limit:g} %"
             )
-        elif abs(length["log_ratio"]) > np.log1p(policy.shape.length_warn):
-            warnings.append(f"length: {np.expm1(length['log_ratio']):+.1%}")
+        elif abs(change) > 100 * policy.shape.length_warn:
+            warnings.append(f"length: {change:+.1f} %")
     says = "FAIL" if findings else ("advisory" if warnings else "ok")
     return LayerOutcome(
         layer="L3 shape", says=says, findings=tuple(findings + warnings), details=details
     )
+
+
+def _until(arm: Arm, ends: Mapping[str, int]) -> Arm:
+    return replace(arm, tasks={task: arm.tasks[task].until(end) for task, end in ends.items()})
 
 
 def _flags(of: Any, task: ArmTask) -> Floats:
@@ -221,14 +226,14 @@ def _rate_increase(
     return {"increase": sum(means) / len(means), "log_e_value": float(evidence.reshape(()))}
 
 
-def _length_change(
-    base: Arm, candidate: Arm, tasks: Sequence[str], rounds: Sequence[Round]
-) -> dict[str, float] | None:
-    """Return the mean log ratio of lengths, candidate to baseline, clustered by sample."""
+def length_change(base: Arm, candidate: Arm, tasks: Sequence[str]) -> dict[str, float] | None:
+    """Return the change of the mean length, candidate to baseline, in percent and 95 % limits.
+
+    The mean over tasks of the mean log ratio, clustered by sample; None where lengths are unknown.
+    """
     means, errors = [], []
     for task_id in tasks:
-        end = rounds[-1].repeats[task_id][1]
-        known = [arm.tasks[task_id].tokens[:, :end] for arm in (base, candidate)]
+        known = [arm.tasks[task_id].tokens for arm in (base, candidate)]
         usable = ~np.isnan(known[0]).all(axis=1) & ~np.isnan(known[1]).all(axis=1)
         if usable.sum() < 2:
             continue
@@ -240,8 +245,9 @@ def _length_change(
         return None
     macro = macro_difference(means, errors)
     half = 1.959964 * float(macro.se)
+    low, middle, high = (float(macro.delta) + step for step in (-half, 0.0, half))
     return {
-        "log_ratio": float(macro.delta),
-        "low": float(macro.delta) - half,
-        "high": float(macro.delta) + half,
+        "change_pct": 100 * math.expm1(middle),
+        "low_pct": 100 * math.expm1(low),
+        "high_pct": 100 * math.expm1(high),
     }

@@ -13,7 +13,6 @@ from g4eval.store.reader import RunReader, find_run
 CALIBRATION = "calibration.json"
 # What must be equal between two arms, of what the store keeps of a task's plan.
 PROTOCOL = ("version", "prompt", "settings", "text_sha256", "is_generated")
-OF_A_MACHINE = ("data_dir", "tasks_dir", "runs_dir")
 OUTCOMES = {outcome.value: outcome for outcome in Outcome}
 
 
@@ -40,7 +39,7 @@ def arm_of_run(folder: Path) -> Arm:
         facts=facts,
         declared=tuple(manifest.get("engine_declared", ())),
         tasks=tasks,
-        config={k: v for k, v in manifest["config"].items() if k not in OF_A_MACHINE},
+        config=manifest["config"],
         folder=folder,
         calibration=read_calibration(folder),
     )

@@ -175,16 +175,7 @@ def _primary(
 ) -> dict[str, Json]:
     last = judgement.looks[-1]
     tasks = judgement.tasks if policy.primary == "macro" else (policy.primary,)
-    found = [last.tasks[task] for task in tasks]
-    fixed = macro_difference([d.delta for d in found], [d.se for d in found])
-    wide = macro_difference([d.delta for d in found], [d.se_super for d in found])
-    values: dict[str, Json] = {
-        "delta_pt": _pt(last.primary.delta),
-        "se_fixed_pt": _pt(fixed.se),
-        "se_super_pt": _pt(wide.se),
-        "interval_fixed_pt": _interval(fixed.delta, fixed.se),
-        "interval_super_pt": _interval(wide.delta, wide.se),
-    }
+    values = macro_json([last.tasks[task] for task in tasks])
     if policy.design == "anytime":
         scores = paired_scores(base, candidate, tasks)
         used = judgement.rounds[: last.round_index + 1]
@@ -264,6 +255,19 @@ def _number(value: Any) -> Json:
     """Return a float that JSON can hold: None for nan and infinities."""
     number = float(value)
     return number if math.isfinite(number) else None
+
+
+def macro_json(found: Sequence[Difference]) -> dict[str, Json]:
+    """Return the equal-weight mean over tasks, under both estimands."""
+    fixed = macro_difference([d.delta for d in found], [d.se for d in found])
+    wide = macro_difference([d.delta for d in found], [d.se_super for d in found])
+    return {
+        "delta_pt": _pt(fixed.delta),
+        "se_fixed_pt": _pt(fixed.se),
+        "se_super_pt": _pt(wide.se),
+        "interval_fixed_pt": _interval(fixed.delta, fixed.se),
+        "interval_super_pt": _interval(wide.delta, wide.se),
+    }
 
 
 def difference_json(found: Difference) -> dict[str, Json]:

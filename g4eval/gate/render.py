@@ -5,13 +5,18 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 
+# Keys that should be written down before the run; said first where they weren't.
+MARGINS = ("margin_pt", "ok_pt", "alpha_pass", "alpha_fail", "design", "guardrail_alpha")
+
+
 def render_text(record: Mapping[str, Any], *, was_stored: bool) -> str:
     """Return the verdict as plain text, the rules first."""
     policy = record["policy"]
     lines = [_rules(policy)]
-    defaults = record["policy_defaults"]
+    defaults = [key for key in MARGINS if key in record["policy_defaults"]]
     if defaults:
-        lines.append(f"defaults: {', '.join(defaults)}")
+        told = ", ".join(f"{key} {policy[key]}" for key in defaults)
+        lines.append(f"not in a policy, so by default: {told}")
     lines.append(
         f"baseline {record['baseline']['run_id']}, candidate {record['candidate']['run_id']}"
     )

@@ -231,16 +231,7 @@ def _decision(look: Look, shape: LayerOutcome, policy: GatePolicy) -> tuple[Gate
     primary = Says(int(look.primary_says))
     delta = 100 * float(look.primary.delta)
     if primary is Says.FAIL:
-        inside = float(look.statistic_pass) > look.bound_pass
-        size = (
-            f"a real loss, and smaller than the margin of {policy.margin_pt:g}: price it in with "
-            "ok_pt if it is acceptable"
-            if inside
-            else f"a real loss, perhaps smaller than the margin of {policy.margin_pt:g}"
-        )
-        if policy.equivalence and delta > 0:
-            size = "a real difference, and equivalence was asked for"
-        reasons.append(f"{policy.primary}: {delta:+.2f} points: {size}")
+        reasons.append(f"{policy.primary}: {delta:+.2f} points: {_size_of_loss(look, policy)}")
     if reasons:
         return GateVerdict.FAIL, reasons
     if primary is Says.PASS:
@@ -249,6 +240,21 @@ def _decision(look: Look, shape: LayerOutcome, policy: GatePolicy) -> tuple[Gate
             "excluded"
         ]
     return GateVerdict.INCONCLUSIVE, []
+
+
+def _size_of_loss(look: Look, policy: GatePolicy) -> str:
+    """Say how a proven loss compares with the margin."""
+    delta, margin = float(look.primary.delta), policy.margin
+    if policy.equivalence and delta > 0:
+        return "a real difference, and equivalence was asked for"
+    if float(look.statistic_pass) > look.bound_pass:
+        return (
+            f"a real loss, and smaller than the margin of {policy.margin_pt:g}: price it in with "
+            "ok_pt if it is acceptable"
+        )
+    if delta + look.bound_fail * float(look.primary.se) < -margin and policy.design != "anytime":
+        return f"a real loss, and larger than the margin of {policy.margin_pt:g}"
+    return f"a real loss, perhaps smaller than the margin of {policy.margin_pt:g}"
 
 
 def _why_inconclusive(
