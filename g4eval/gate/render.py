@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 from xml.etree import ElementTree as ET
 
-
 # Keys that should be written down before the run; said first where they weren't.
 MARGINS = ("margin_pt", "ok_pt", "alpha_pass", "alpha_fail", "design", "guardrail_alpha")
 
