@@ -6,14 +6,19 @@ platform, so a hash made today names the same thing next year.
 
 import hashlib
 import json
+from functools import lru_cache
 from typing import Any
+
+from g4eval.records import Message
+
+_ENCODER = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
 
 
 def canonical_json(value: Any) -> bytes:
     """Return `value` as canonical JSON; raises ValueError for NaN and infinities."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode("utf-8", "surrogatepass")
+    return _ENCODER.encode(value).encode("utf-8", "surrogatepass")
 
 
 def sha256_json(value: Any) -> str:
@@ -29,6 +34,12 @@ def request_seed(
         canonical_json([task_id, task_version, sample_id, repeat, run_seed])
     ).digest()
     return int.from_bytes(digest[:4], "big") >> 1
+
+
+@lru_cache(maxsize=256)
+def prompt_hash(messages: tuple[Message, ...]) -> str:
+    """Return the SHA-256, in hex, of a prompt: its roles and contents in order."""
+    return sha256_json([[m.role, m.content] for m in messages])
 
 
 def hash_order(*parts: object) -> bytes:

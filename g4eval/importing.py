@@ -104,7 +104,11 @@ def check_lines(path: Path, plan: TaskPlan) -> CheckedFile:
         ignored.update(dict.fromkeys(key for key in row if key not in FIELDS))
     if not first_line:
         raise ImportLineError("holds no completion", where=path)
-    return CheckedFile(repeats=max(repeat for _, repeat in first_line) + 1, ignored=tuple(ignored))
+    return CheckedFile(
+        lines=len(first_line),
+        repeats=max(repeat for _, repeat in first_line) + 1,
+        ignored=tuple(ignored),
+    )
 
 
 def _check_fields(row: Mapping[str, Any], plan: TaskPlan, where: str) -> None:

@@ -6,14 +6,15 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from g4eval.config import SamplingParams
 from g4eval.engines.base import Engine
-from g4eval.fingerprint import hash_order, request_seed, sha256_json
+from g4eval.fingerprint import hash_order, prompt_hash, request_seed, sha256_json
 from g4eval.graders.pool import GradedTask, GraderPool, GraderRef
-from g4eval.records import Attempt, Completion, Estimate, Grade, Request, Sample
-from g4eval.stats.summary import estimate_tasks
+from g4eval.records import Attempt, Completion, Grade, Request, Sample
+from g4eval.stats.summary import TaskSummary, summarise
 from g4eval.store.run_store import RunStore
 from g4eval.task.datasets import TaskData
 from g4eval.task.loader import Task
@@ -52,7 +53,7 @@ async def run_tasks(
     watch: Watcher = lambda _: None,
     *,
     requests: Iterable[Request] | None = None,
-) -> dict[str, Estimate]:
+) -> list[TaskSummary]:
     """Take tasks from samples to estimates, grading while the engine generates.
 
     Each completion is stored at once; what is stored is never asked for again. `watch` hears of
@@ -70,14 +71,15 @@ async def run_tasks(
                 grading.offer(completion)
             watch(completion)
     await store.flush()
-    return estimate_tasks(store)
+    return summarise(store)
 
 
 def unanswered_requests(plan: RunPlan, store: RunStore) -> Iterator[Request]:
     """Render, lazily, the requests that the store has no completion for."""
+    answered = store.keys()
     for task_plan in plan.tasks:
         for request in render_requests(task_plan, plan):
-            if not store.has_completion(request.key):
+            if request.key not in answered:
                 store.expect(request, gated=task_plan.task.spec.gated)
                 yield request
 
@@ -99,8 +101,8 @@ def render_request(task_plan: TaskPlan, plan: RunPlan, sample: Sample, repeat: i
             "task": [spec.id, spec.version],
             "sample_id": sample.sample_id,
             "repeat": repeat,
-            "messages": [[m.role, m.content] for m in messages],
-            "sampling": task_plan.sampling.model_dump(mode="json"),
+            "prompt": prompt_hash(messages),
+            "sampling": _as_json(task_plan.sampling),
             "seed": seed,
             "engine": plan.engine_fingerprint,
         }
@@ -143,3 +145,8 @@ def graded_tasks(plan: RunPlan) -> list[GradedTask]:
         GradedTask(p.task.spec.id, GraderRef.of(p.task), {s.sample_id: s for s in p.data.samples})
         for p in plan.tasks
     ]
+
+
+@lru_cache(maxsize=64)
+def _as_json(sampling: SamplingParams) -> dict[str, Any]:
+    return sampling.model_dump(mode="json")

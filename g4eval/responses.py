@@ -15,7 +15,7 @@ from g4eval.records import Completion, Request, StopReason, Thought
 _CLOSERS = {"<|channel>": "<channel|>", "<think>": "</think>"}
 _MARKER = re.compile(r"<\|channel>|<channel\|>|<think>|</think>")
 _LABEL = re.compile(r"\s*thought\n")
-_END_TOKENS = re.compile(r"(?:\s*(?:<turn\|>|<end_of_turn>|<eos>|<\|tool_response>))+\s*\Z")
+_END_TOKENS = ("<turn|>", "<end_of_turn>", "<eos>", "<|tool_response>")
 
 _STOP_REASONS = {
     "stop": StopReason.STOP,
@@ -164,4 +164,9 @@ def _first_closer(markers: list[re.Match[str]], *, starts_inside: bool) -> str |
 
 
 def _without_end_tokens(text: str) -> str:
-    return _END_TOKENS.sub("", text)
+    """Cut end tokens off, and the blanks before them; a text without one keeps its blanks."""
+    rest = text.rstrip()
+    while rest.endswith(_END_TOKENS):
+        token = next(token for token in _END_TOKENS if rest.endswith(token))
+        rest = text = rest.removesuffix(token).rstrip()
+    return text

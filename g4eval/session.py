@@ -27,6 +27,7 @@ from g4eval.planning import (
     task_record,
 )
 from g4eval.profile import Profile
+from g4eval.stats.summary import TaskSummary
 from g4eval.store.manifest import read_manifest, write_manifest
 from g4eval.store.reader import DATABASE, RunReader, find_run
 from g4eval.store.run_store import RunStore
@@ -60,8 +61,16 @@ class OpenedRun:
     plan: RunPlan
 
 
-async def run_session(config: RunConfig, reporter: Reporter) -> Path:
-    """Run what `config` asks for, or what is left of it; return the run's folder."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedRun:
+    """Where a run is stored, and the numbers of its table."""
+
+    folder: Path
+    summaries: list[TaskSummary]
+
+
+async def run_session(config: RunConfig, reporter: Reporter) -> FinishedRun:
+    """Run what `config` asks for, or what is left of it."""
     profile = find_profile(config)
     plans = plan_tasks(config, profile)
     engine = make_engine(config, profile, plans)
@@ -77,12 +86,12 @@ async def run_session(config: RunConfig, reporter: Reporter) -> Path:
             done = {task_id: total[task_id] - todo[task_id] for task_id in total}
             watch = reporter.start(todo, done, run.store)
             try:
-                await run_tasks(
+                summaries = await run_tasks(
                     run.plan, engine, GraderPool(graded_tasks(run.plan)), run.store, watch
                 )
             finally:
                 reporter.stop()
-    return run.folder
+    return FinishedRun(folder=run.folder, summaries=summaries)
 
 
 def make_engine(config: RunConfig, profile: Profile | None, plans: tuple[TaskPlan, ...]) -> Engine:
@@ -219,6 +228,6 @@ def _note_short_context(
             )
 
 
-def run_blocking(config: RunConfig, reporter: Reporter) -> Path:
+def run_blocking(config: RunConfig, reporter: Reporter) -> FinishedRun:
     """`run_session` for a caller without an event loop."""
     return asyncio.run(run_session(config, reporter))

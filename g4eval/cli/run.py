@@ -55,5 +55,5 @@ def command(
     """Run TASKs on a model, or continue a run: the same command generates nothing twice."""
     config = config_of({**flags, "set": set_}, config_file=config_file, manifest=manifest)
     reporter = make_reporter(log_file=log_file, verbose=verbose)
-    folder = run_blocking(config, reporter)
-    print_run(folder, as_json=as_json)
+    finished = run_blocking(config, reporter)
+    print_run(finished.folder, as_json=as_json, summaries=finished.summaries)

@@ -7,7 +7,7 @@ import click
 from g4eval.cli.options import json_option, print_json, runs_dir_option, runs_dir_or_default
 from g4eval.report.sample_text import render_sample, sample_json
 from g4eval.report.text_table import render_rates, render_table, table_json
-from g4eval.stats.summary import summarise
+from g4eval.stats.summary import TaskSummary, summarise
 from g4eval.store.reader import RunReader, find_run
 
 
@@ -32,10 +32,10 @@ def command(
             click.echo(render_sample(reader, sample_id, include_gated=include_gated), nl=False)
 
 
-def print_run(folder: Path, *, as_json: bool) -> None:
+def print_run(folder: Path, *, as_json: bool, summaries: list[TaskSummary] | None = None) -> None:
     """Print a run's table on stdout, its rates and its place on stderr."""
     with RunReader(folder) as run:
-        summaries = summarise(run)
+        summaries = summarise(run) if summaries is None else summaries
         if as_json:
             print_json(table_json(run, summaries))
         else:

@@ -10,9 +10,9 @@ _BOX_OR_BRACE = re.compile(r"(?:boxed|fbox)\s*\{|[{}]")
 _NUMBER = re.compile(
     r"(?:(?<![\w.])-)?[0-9]+(?:,[0-9]{3}(?![0-9]))*(?:\.[0-9]+)?(?![0-9]|\.[0-9]|[a-zA-Z](?![a-zA-Z]))"
 )
-_STATED = re.compile(
-    r"(?:answer|result|total|value)\b[^\n0-9]{0,40}?(-?[0-9][0-9,]*(?:\.[0-9]+)?)", re.IGNORECASE
-)
+_STATING_WORDS = ("answer", "result", "total", "value")
+_STATED = re.compile(r"[a-z]+\b[^\n0-9]{0,40}?(-?[0-9][0-9,]*(?:\.[0-9]+)?)")
+MAX_STATEMENTS = 50  # so many stating words are looked at, from the end
 
 
 def last_boxed(text: str) -> str | None:
@@ -20,9 +20,12 @@ def last_boxed(text: str) -> str | None:
 
     A box inside the box is unwrapped: `\boxed{\boxed{70}}` holds `70`.
     """
+    first = text.find("box")  # nothing before it matters
+    if first < 0:
+        return None
     opened: list[int] = []  # content start of a box, -1 of a plain brace
     found: tuple[int, int] | None = None
-    for match in _BOX_OR_BRACE.finditer(text):
+    for match in _BOX_OR_BRACE.finditer(text, max(0, first - 1)):
         if match[0] == "{":
             opened.append(-1)
         elif match[0] != "}":
@@ -44,10 +47,15 @@ def last_number(text: str) -> str | None:
 
 def last_stated_number(text: str) -> str | None:
     """Return the number after the last "answer ..." phrase; None without one."""
-    last = None
-    for match in _STATED.finditer(text):
-        last = match[1]
-    return last
+    lowered = text.lower()
+    end = len(lowered)
+    for _ in range(MAX_STATEMENTS):
+        end = max(lowered.rfind(word, 0, end) for word in _STATING_WORDS)
+        if end < 0:
+            return None
+        if match := _STATED.match(lowered, end):
+            return match[1]
+    return None
 
 
 def _without_boxes(content: str) -> str:

@@ -282,6 +282,8 @@ async def _grade_async(grader: AsyncGrader, sample: Sample, completion: Completi
 
 def _text_only(completion: Completion) -> Completion:
     """Leave behind what no grader reads, so that little crosses to the worker."""
+    if completion.reasoning is None and completion.token_ids is None:
+        return completion
     return replace(completion, reasoning=None, raw_text=None, prompt_token_ids=None, token_ids=None)
 
 

@@ -46,11 +46,6 @@ class TaskSummary:
     mean_completion_tokens: float | None
 
 
-def estimate_tasks(run: RunReader) -> dict[str, Estimate]:
-    """Return the estimate of each task of a run."""
-    return {s.task_id: s.estimate for s in summarise(run)}
-
-
 def summarise(run: RunReader) -> list[TaskSummary]:
     """Return the numbers of each task of a run, in order of task id."""
     return [_summarise_task(run, task_id, plan) for task_id, plan in run.tasks().items()]

@@ -111,7 +111,7 @@ class RunReader:
                 sample_id=sample_id,
                 position=position,
                 target=None if target is None else json.loads(target),
-                groups=json.loads(groups),
+                groups={} if groups == "{}" else json.loads(groups),
             )
             for sample_id, position, target, groups in rows
         ]
@@ -232,6 +232,10 @@ class RunReader:
             "SELECT sample_id, repeat FROM completions WHERE task_id = ?", (task_id,)
         )
         return {(sample_id, repeat) for sample_id, repeat in rows}
+
+    def keys(self) -> set[str]:
+        """Return the keys of all completions."""
+        return {key for (key,) in self._db.execute("SELECT key FROM completions")}
 
     def has_completion(self, key: str) -> bool:
         """Whether a completion is stored under this key."""

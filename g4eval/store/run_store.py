@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from g4eval.errors import StoreError
-from g4eval.fingerprint import sha256_json
+from g4eval.fingerprint import prompt_hash
 from g4eval.records import Attempt, Completion, Grade, Message, Request, Sample
 from g4eval.store import schema
 from g4eval.store.reader import DATABASE, RunReader
@@ -59,7 +59,7 @@ class RunStore(RunReader):
             raise StoreError(f"the run can't be written: {error}", where=folder) from error
         super().__init__(folder)
         self._prompt_hashes: dict[str, str] = {}  # request key -> prompt, of what is in flight
-        self._stored_prompts: set[str] = set()
+        self._last_prompt = ""
         self._session = [time.time(), 0, 0]  # started, completions, tokens
 
     def __exit__(
@@ -119,19 +119,18 @@ class RunStore(RunReader):
 
     def expect_prompt(self, key: str, messages: tuple[Message, ...], *, gated: bool) -> None:
         """Note the prompt of the completion that will be added under `key`."""
-        prompt_hash = sha256_json([[m.role, m.content] for m in messages])
-        self._prompt_hashes[key] = prompt_hash
-        if prompt_hash not in self._stored_prompts:
-            self._stored_prompts.add(prompt_hash)
-            packed = None if gated else schema.pack_messages(messages)
-            self._writer.put(_INSERT_PROMPT, (prompt_hash, packed))
+        hashed = prompt_hash(messages)
+        if hashed != self._last_prompt:  # the repeats of a sample come one after the other
+            self._last_prompt = hashed
+            self._writer.put(_INSERT_PROMPT, (hashed, None if gated else messages))
+        self._prompt_hashes[key] = hashed
 
     async def add_completion(self, completion: Completion) -> None:
         """Store a completion; waits only while the writer is far behind."""
         self._session[1] += 1
         self._session[2] += completion.completion_tokens or 0
-        prompt_hash = self._prompt_hashes.pop(completion.key, None)
-        await self._put(_INSERT_COMPLETION, (completion, prompt_hash))
+        hashed = self._prompt_hashes.pop(completion.key, None)
+        await self._put(_INSERT_COMPLETION, (completion, hashed))
 
     async def add_attempt(self, attempt: Attempt) -> None:
         """Store a failure, so that the sample counts as ungraded until it is sent again."""
@@ -250,13 +249,18 @@ class _Writer:
 
 
 def _encode(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Compress a completion here, on the writer's thread; other values are ready."""
-    if not isinstance(values[0], Completion):
-        return values
-    completion, prompt_hash = values
+    """Compress completions and prompts here, on the writer's thread; other values are ready."""
+    if isinstance(values[0], Completion):
+        completion, hashed = values
+        return (*schema.completion_row(completion, _text_hash(completion)), hashed)
+    if isinstance(values[-1], tuple):
+        return values[0], schema.pack_messages(values[-1])
+    return values
+
+
+def _text_hash(completion: Completion) -> str:
     whole = f"{completion.reasoning or ''}\0{completion.text}".encode("utf-8", "surrogatepass")
-    text_hash = hashlib.sha256(whole).hexdigest()[:32]
-    return (*schema.completion_row(completion, text_hash), prompt_hash)
+    return hashlib.blake2b(whole, digest_size=16).hexdigest()
 
 
 def _lock(folder: Path) -> IO[bytes]:

@@ -76,7 +76,7 @@ def unpack_text(frame: bytes) -> str:
 def pack_bytes(data: bytes) -> bytes:
     """Return a zstd frame."""
     if not hasattr(_codec, "compressor"):
-        _codec.compressor = zstandard.ZstdCompressor(level=3)
+        _codec.compressor = zstandard.ZstdCompressor(level=1)
     return bytes(_codec.compressor.compress(data))
 
 
@@ -168,7 +168,7 @@ def grade_row(grade: Grade) -> tuple[Any, ...]:
         _storable(grade.lenient_extraction),
         None if grade.lenient_outcome is None else grade.lenient_outcome.value,
         grade.verdict,
-        json.dumps(dict(grade.details)),
+        json.dumps(dict(grade.details)) if grade.details else "{}",
     )
 
 
@@ -183,7 +183,7 @@ def row_grade(row: Sequence[Any]) -> Grade:
         lenient_extraction=row[5],
         lenient_outcome=None if row[6] is None else Outcome(row[6]),
         verdict=row[7],
-        details=json.loads(row[8]),
+        details={} if row[8] == "{}" else json.loads(row[8]),
     )
 
 

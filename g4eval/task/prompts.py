@@ -19,30 +19,32 @@ def render_messages(
 
     Raises TaskError, with the template's file and line, for a field that no sample has.
     """
-    turns = [] if prompt.system is None else [("system", folder / prompt.system)]
-    turns.append(("user", folder / prompt.template))
+    turns = [] if prompt.system is None else [("system", prompt.system)]
+    turns.append(("user", prompt.template))
     return tuple(
-        Message(role=role, content=_render(path, fields, task_id=task_id)) for role, path in turns
+        Message(role=role, content=_render(folder, name, fields, task_id=task_id))
+        for role, name in turns
     )
 
 
-def _render(path: Path, fields: Mapping[str, Json], *, task_id: str) -> str:
+def _render(folder: Path, name: str, fields: Mapping[str, Json], *, task_id: str) -> str:
     try:
-        return _template(path).render(fields)
+        return _template(folder, name).render(fields)
     except UndefinedError as error:
         raise TaskError(
             f"the prompt of {task_id!r} needs a field that its samples lack: {error.message}",
-            where=path,
+            where=folder / name,
             hint=f"fields present: {', '.join(sorted(fields)) or 'none'}",
         ) from error
     except TemplateError as error:
         raise TaskError(
-            f"the prompt of {task_id!r} can't be rendered: {error.message}", where=path
+            f"the prompt of {task_id!r} can't be rendered: {error.message}", where=folder / name
         ) from error
 
 
 @lru_cache(maxsize=64)
-def _template(path: Path) -> Template:
+def _template(folder: Path, name: str) -> Template:
+    path = folder / name
     environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
     try:
         return environment.from_string(path.read_text(encoding="utf-8"))
