@@ -28,6 +28,7 @@ from g4eval.stats.drift import (
 from g4eval.store.reader import RunReader
 
 SCORES = "scores"
+TRACES_A_NOTE = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +105,8 @@ async def score_traces(
     scores = []
     for number, trace in enumerate(traces, 1):
         scores.append(await engine.score(trace.token_ids, top_k))
-        note(f"scored {number}/{len(traces)}")
+        if number % TRACES_A_NOTE == 0 or number == len(traces):
+            note(f"scored {number}/{len(traces)}")
     return scores
 
 

@@ -133,7 +133,8 @@ class _Arms:
         values["runs_dir"] = self.runs_dir
         values["data_dir"] = data_dir_or_default(values.get("data_dir"))
         self.reporter.note(f"{name}: run {asked['run_id']}")
-        return arm_of_run(run_blocking(parse_config(values, where=name), self.reporter))
+        finished = run_blocking(parse_config(values, where=name), self.reporter)
+        return arm_of_run(finished.folder)
 
 
 async def _floor(arm: Arm, config: RunConfig, reporter: Reporter) -> DriftSummary | None:

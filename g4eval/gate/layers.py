@@ -23,6 +23,9 @@ from g4eval.stats.paired import Floats, macro_difference
 from g4eval.stats.sequential import log_e_pass
 
 
+LEAST_FLOOR = 1e-6  # nats: what float32 log-probabilities resolve
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerOutcome:
     """What one layer says."""
@@ -153,7 +156,7 @@ def check_drift(
             f"top-1 agreement {1 - top1_loss:.1%} is below {1 - rules.catastrophic_top1_loss:.0%}"
         )
         return LayerOutcome(layer="L2 drift", says="FAIL", findings=(finding,), details=details)
-    if floor is not None and kl > rules.escalate_ratio * floor:
+    if floor is not None and kl > rules.escalate_ratio * max(floor, LEAST_FLOOR):
         finding = (
             f"mean KL {kl:.4g} is over {rules.escalate_ratio:g} times the A/A floor "
             f"{floor:.4g}: plan more repeats"

@@ -26,6 +26,12 @@ from g4eval.stats.sequential import confidence_sequence
 FORMAT = "g4eval-verdict"
 FORMAT_VERSION = 1
 TWO_SIDED_95 = 1.959964
+MEANING_WITHOUT_LOOK = {
+    GateVerdict.FAIL: "FAIL means: the candidate's next tokens alone show that it is broken; "
+    "accuracies were not compared.",
+    GateVerdict.INVALID: "INVALID means: the two runs don't measure the same thing; accuracies "
+    "were not compared.",
+}
 
 
 def verdict_record(
@@ -58,7 +64,7 @@ def verdict_record(
         "verdict": verdict.value,
         "exit_code": code,
         "reasons": list(judgement.reasons),
-        "meaning": meaning(verdict, policy),
+        "meaning": meaning(verdict, policy) if judgement.looks else MEANING_WITHOUT_LOOK[verdict],
         "decided_at": now.astimezone(UTC).isoformat(timespec="seconds"),
         "first_look_at": continues or now.astimezone(UTC).isoformat(timespec="seconds"),
         "baseline": _arm(base),
@@ -96,7 +102,7 @@ def meaning(verdict: GateVerdict, policy: GatePolicy) -> str:
                 f"points {where} nor a difference of {policy.ok_pt:g}. It is no sign of safety."
             )
         case GateVerdict.INVALID:
-            return "INVALID means: the two runs don't measure the same thing; nothing was compared."
+            return MEANING_WITHOUT_LOOK[verdict]
 
 
 def data_digest(base: Arm, candidate: Arm, rounds: Sequence[Round]) -> str:
