@@ -22,7 +22,6 @@ from g4eval.stats.drift import DriftSummary
 from g4eval.stats.paired import Floats, macro_difference
 from g4eval.stats.sequential import log_e_pass
 
-
 LEAST_FLOOR = 1e-6  # nats: what float32 log-probabilities resolve
 
 
