@@ -98,10 +98,9 @@ def parse_model(
         first = error.errors()[0]
         key = prefix + ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            known = [prefix + (f.alias or n) for n, f in model.model_fields.items()]
-            raise ConfigError(
-                f"{key!r} is not a known key", where=where, hint=nearest(key, known)
-            ) from error
+            known = [f.alias or name for name, f in model.model_fields.items()]
+            hint = nearest(str(first["loc"][-1]), known)
+            raise ConfigError(f"{key!r} is not a known key", where=where, hint=hint) from error
         message = first["msg"].removeprefix("Value error, ")
         raise ConfigError(
             f"{key}: {first['input']!r} breaks its rule: {message}", where=where

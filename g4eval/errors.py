@@ -100,7 +100,7 @@ class NotComparableError(G4EvalError):
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return advice for an unknown name: the nearest known ones, else all of them."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     if close:
         return f"did you mean {' or '.join(close)}?"
     if not names:

@@ -162,6 +162,9 @@ def _plan_task(config: RunConfig, task: Task, profile: Profile | None) -> TaskPl
     data = load_samples(task, config.data_dir, allow_partial=config.allow_partial_data)
     select = task.hook("select")
     samples = data.samples if select is None else select(data.samples, settings)
+    if not samples:
+        raise UsageError(f"the settings of {spec.id!r} leave no sample", hint="widen them")
+    task.messages(samples[0], 0, variant=prompt)  # what is off in a prompt shows before the start
     return TaskPlan(
         task=task,
         data=data,
@@ -198,7 +201,9 @@ def _check_groups(config: RunConfig, tasks: list[Task]) -> None:
             continue
         if group in find_tasks(config.tasks_dir):
             raise ConfigError(
-                f"{key!r} is for a task that this run doesn't name", where="--set", hint=group
+                f"{key!r} is for a task that this run doesn't name",
+                where="--set",
+                hint=f"name the task {group} too, or leave the key out",
             )
         known = {"engine", "sampling", *running}
         raise ConfigError(f"{key!r} is not a known key", where="--set", hint=nearest(group, known))

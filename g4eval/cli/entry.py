@@ -15,7 +15,7 @@ def main() -> None:
     try:
         from g4eval.cli.main import cli
 
-        code = cli(standalone_mode=False) or 0
+        code = cli(prog_name="g4eval", standalone_mode=False) or 0
     except KeyboardInterrupt:
         code = _interrupted()
     except SystemExit as leave:

@@ -47,7 +47,7 @@ class ProgressReporter:
 
     def start(self, todo: Mapping[str, int], done: Mapping[str, int], store: RunReader) -> Watcher:
         """Say what is about to be generated, then show progress until `stop`."""
-        self._begun = time.monotonic()
+        self._begun = self._shown_at = time.monotonic()
         self._total = sum(todo.values())
         self._completed = self._failed = self._tokens = self._truncated = 0
         self._right = self._graded = 0

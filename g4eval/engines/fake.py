@@ -47,6 +47,7 @@ class FakeOptions(BaseModel):
     delay_seconds: float = Field(default=0.0, ge=0)  # mean; drawn per request, exponential
     concurrency: int = Field(default=64, ge=1)
     stop_after: int | None = Field(default=None, ge=0)  # then the engine breaks
+    journal: Path | None = None  # append the key of each request answered, to see what was asked
     script: Path | None = None  # JSON lines: sample_id, repeat?, text, reasoning?, stop_reason?
     token_ids: bool = False  # give ids: the UTF-8 bytes of prompt and text
     drift: float = Field(default=0.0, ge=0)  # SD by which scored logits differ from those of 0
@@ -92,7 +93,8 @@ class FakeEngine:
         """Return facts that differ wherever an option can move a score."""
         scoring = self._options.model_dump(
             mode="json",
-            exclude={"delay_seconds", "concurrency", "stop_after", "failed_share", "script"},
+            exclude={"concurrency", "delay_seconds", "failed_share", "journal", "script"}
+            | {"stop_after"},
         )
         return EngineFacts(
             engine="fake",
@@ -130,6 +132,7 @@ class FakeEngine:
                     f"engine fake stopped after {done} requests, as engine.stop_after asks",
                     hint="run the same command without it; what is stored is not made again",
                 )
+            self._note(request)
             yield self._answer(request, started)
             done += 1
             for following in _take(waiting, 1):
@@ -150,6 +153,11 @@ class FakeEngine:
             top_ids=ids.tolist(),
             top_logprobs=np.take_along_axis(rows, ids, axis=1).tolist(),
         )
+
+    def _note(self, request: Request) -> None:
+        if self._options.journal is not None:
+            with self._options.journal.open("a", encoding="utf-8") as journal:
+                journal.write(request.key + "\n")
 
     def _delay(self, request: Request) -> float:
         if not self._options.delay_seconds:

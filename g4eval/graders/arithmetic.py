@@ -21,7 +21,7 @@ _WRAPPER = re.compile(
     r"|operatorname|tfrac(?!\{)|phantom)\s*\{([^{}]*)\}"
 )
 _DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|°|\\%|%|\\\$")
-_THOUSANDS = re.compile(r"(?<=[0-9])(?:,|\{,\})(?=[0-9]{3}(?![0-9]))")
+_THOUSANDS = re.compile(r"(?<=[0-9])(?:,|\{,\}|\\,|,\\!)(?=[0-9]{3}(?![0-9]))")
 _WORDS = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}(?:-[a-zA-Z]+)*(?![a-zA-Z{(^_])[.:]?")
 _TOKEN = re.compile(
     r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+|\\(?:d|t|c)?frac|\\cdot|\\times|\\div|[-+*/^(){}]"
@@ -38,7 +38,7 @@ def parse_value(text: str) -> Fraction | None:
         return None
     last_side = _unwrap(text).rpartition("=")[2]
     for candidate in (last_side, _WORDS.sub(" ", last_side)):
-        tokens = _tokens(_THOUSANDS.sub("", _SPACING.sub(" ", candidate)))
+        tokens = _tokens(_SPACING.sub(" ", _THOUSANDS.sub("", candidate)))
         if tokens is not None:
             value = _Parser(tokens).parse()
             if value is not None:

@@ -87,9 +87,9 @@ class RunStore(RunReader):
                     "VALUES (?, ?, ?, ?)",
                     (started, time.time(), completions, tokens),
                 )
+            super().close()  # first: the last connection to close leaves one file
             self._writer.close()
         finally:
-            super().close()
             self._lock.close()
 
     def set_meta(self, values: Mapping[str, str]) -> None:
