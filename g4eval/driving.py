@@ -267,4 +267,5 @@ async def _drift(driver: Driver) -> DriftSummary | None:
     if scores is None:
         scores = await score_traces(driver.engine, traces, choice.top_k)
         save_scores(path, traces, scores, choice)
+        scores = load_scores(path, traces, choice) or scores  # in the precision of the file
     return compare_traces(traces, base_scores, scores).summary

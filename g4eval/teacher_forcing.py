@@ -245,7 +245,9 @@ async def score_run(
             )
         scores = await score_traces(engine, traces, choice.top_k, note)
     save_scores(path, traces, scores, choice)
-    return scores
+    kept = load_scores(path, traces, choice)  # in the precision that the next comparison will see
+    assert kept is not None
+    return kept
 
 
 def drift_json(drift: Drift) -> dict[str, object]:

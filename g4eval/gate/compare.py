@@ -1,6 +1,7 @@
 """Two arms side by side, without a verdict: what `g4eval compare` prints."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,13 +38,17 @@ def compare_arms(base: Arm, candidate: Arm, tasks: Sequence[str]) -> dict[str, A
         "tasks_in_one_arm_only": sorted(set(base.tasks) ^ set(candidate.tasks)),
         "tasks": {},
     }
+    shared = {task: _shared(base.tasks[task], candidate.tasks[task]) for task in tasks}
     found: dict[str, Difference] = {}
-    for task in tasks:
-        left, right = _shared(base.tasks[task], candidate.tasks[task])
+    for task, (left, right) in shared.items():
         found[task] = paired_difference(left.scores, right.scores)
         values["tasks"][task] = _task_json(left, right, found[task])
     values["macro"] = macro_json(list(found.values()))
-    values["length"] = length_change(base, candidate, tasks)
+    values["length"] = length_change(
+        replace(base, tasks={task: left for task, (left, _) in shared.items()}),
+        replace(candidate, tasks={task: right for task, (_, right) in shared.items()}),
+        tasks,
+    )
     return values
 
 
