@@ -3,8 +3,8 @@
 python benchmarks/round_weights.py MODEL.gguf OUT.gguf --bits 8
 
 Blocks of 32 weights share one scale, as in GGUF's Q8_0 and Q4_0; the rounded values are stored in
-float16, so that any reader of GGUF loads them and nothing but the rounding differs. Bits 16 round to
-float16 alone: the reference that the others are compared with.
+float16, so that any reader of GGUF loads them and nothing but the rounding differs. With 16 bits,
+that is all: the reference that the others are compared with.
 """
 
 import argparse
