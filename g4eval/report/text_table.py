@@ -156,9 +156,9 @@ def _warnings(summary: TaskSummary, engine: Mapping[str, Any]) -> list[str]:
             "with a published score"
         )
     if audit.n_missing:
-        found.append(f"not finished: {audit.n_missing:,} requests are still to be sent")
+        found.append(f"not finished: requests still to be sent: {audit.n_missing:,}")
     if audit.failed:
-        found.append(f"{audit.failed:,} requests failed; the same command sends them again")
+        found.append(f"requests that failed: {audit.failed:,}; the same command sends them again")
     if _looks_unseeded(summary):
         found.append(
             f"{audit.n_duplicates:,} repeats have the very text of another repeat at temperature "
@@ -167,8 +167,8 @@ def _warnings(summary: TaskSummary, engine: Mapping[str, Any]) -> list[str]:
         )
     if audit.n_not_extracted:
         found.append(
-            f"{audit.n_not_extracted:,} right answers were there and not extracted "
-            "(lenient reading)"
+            "right answers that were there and not extracted, by the lenient reading: "
+            f"{audit.n_not_extracted:,}"
         )
     return [f"{task_id}: {text}" for text in found]
 

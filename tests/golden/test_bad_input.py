@@ -80,7 +80,7 @@ grader: integer
 @pytest.fixture
 def inputs(tmp_path: Path) -> Path:
     """The folder in which the commands run, with every bad file that they name."""
-    lines = {
+    lines: dict[str, list[object]] = {
         "good": [LINE],
         "malformed": [LINE, '{"sample_id": "demo_math-2", "text": '],
         "list": [[1]],

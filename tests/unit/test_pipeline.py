@@ -96,16 +96,15 @@ def test_run_scores_every_sample_and_stores_every_completion(tmp_path) -> None:
 def test_finished_run_asks_the_engine_for_nothing(tmp_path) -> None:
     first = run(make_plan(), tmp_path)
 
-    class Silent(FakeEngine):
-        async def complete(
-            self, requests: Iterable[Request]
-        ) -> AsyncIterator[Completion | Attempt]:
-            assert list(requests) == []
-            return
-            yield
+    asked: list[Request] = []
 
-    again = run(make_plan(), tmp_path, Silent(FakeOptions()))
-    assert again == first
+    class Listening(FakeEngine):
+        def complete(self, requests: Iterable[Request]) -> AsyncIterator[Completion | Attempt]:
+            asked.extend(requests)
+            return super().complete([])
+
+    assert run(make_plan(), tmp_path, Listening(FakeOptions())) == first
+    assert asked == []
 
 
 def test_more_repeats_generate_only_the_new_ones(tmp_path) -> None:

@@ -51,7 +51,7 @@ GRADE = Grade(
 )
 
 
-def add(store: RunStore, *records: object) -> None:
+def add(store: RunStore, *records: Completion | Grade | Attempt) -> None:
     async def go() -> None:
         for record in records:
             match record:
@@ -199,7 +199,8 @@ def test_broken_database_is_refused(tmp_path) -> None:
 def test_run_is_found_by_path_or_id_and_the_nearest_is_offered(tmp_path: Path) -> None:
     RunStore(tmp_path / "gemma-fake-1").close()
     assert find_run("gemma-fake-1", tmp_path) == tmp_path / "gemma-fake-1"
-    assert find_run(str(tmp_path / "gemma-fake-1"), Path("elsewhere"))
+    folder = tmp_path / "gemma-fake-1"
+    assert find_run(str(folder), Path("elsewhere")) == folder
     with pytest.raises(UsageError) as caught:
         find_run("gemma-fake-2", tmp_path)
     assert caught.value.hint == "did you mean gemma-fake-1?"
