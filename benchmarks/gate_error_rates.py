@@ -20,7 +20,7 @@ def print_error_rates(count: int, seed: int) -> None:
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for truth in TRUTHS:
         found = gate_rates(SUITE, truth, DESIGNS, rho=0.6, count=count, seed=seed)
-        rows = [(policy.design, rates) for policy, rates in zip(DESIGNS, found, strict=True)]
+        rows = [(str(policy.design), rates) for policy, rates in zip(DESIGNS, found, strict=True)]
         (twice,) = gate_rates(TWICE, truth, DESIGNS[1:2], rho=0.6, count=count, seed=seed)
         rows.insert(2, ("anytime, up to twice the pairs", twice))
         for design, rates in rows:

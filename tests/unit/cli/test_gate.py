@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ def policy(tmp_path: Path, text: str = "margin_pt: 15\n") -> str:
     return str(path)
 
 
-def verdict(tmp_path: Path, run_id: str) -> dict:
+def verdict(tmp_path: Path, run_id: str) -> Any:
     return json.loads((tmp_path / "runs" / run_id / "verdict.json").read_text())
 
 
