@@ -62,8 +62,29 @@ def calibrate(
         now: the time.
         drift: between two scorings by the same engine.
     """
-    fixed = policy.model_copy(update={"design": "fixed", "plan": "stored", "repeats": {}})
     tasks = policy.tasks or tuple(sorted(base.tasks))
+    checks = _checks(base, again, control, policy, tasks)
+    values: dict[str, Any] = {
+        "created": now.astimezone(UTC).isoformat(timespec="seconds"),
+        "baseline": base.run_id,
+        "again": again.run_id,
+        "control": None if control is None else control.run_id,
+        "engine_fingerprint": base.fingerprint,
+        "checks": [{"name": c.name, "is_met": c.is_met, "found": c.found} for c in checks],
+        "is_armed": all(c.is_met for c in checks),
+        "drift_floor_kl": None if drift is None else drift.best_kl.upper,
+        "drift_floor_top1_loss": None
+        if drift is None or drift.top1 is None
+        else 1 - drift.top1.mean,
+        "tasks": {task: _components(base, again, task) for task in tasks},
+    }
+    return {"id": sha256_json(values), **values}
+
+
+def _checks(
+    base: Arm, again: Arm, control: Arm | None, policy: GatePolicy, tasks: Sequence[str]
+) -> list[Check]:
+    fixed = policy.model_copy(update={"design": "fixed", "plan": "stored", "repeats": {}})
     found = {
         task: paired_difference(pair.base, pair.candidate)
         for task, pair in paired_scores(base, again, tasks).items()
@@ -84,21 +105,7 @@ def calibrate(
     ]
     if control is not None:
         checks.append(_control_fails(base, control, tasks, fixed))
-    values: dict[str, Any] = {
-        "created": now.astimezone(UTC).isoformat(timespec="seconds"),
-        "baseline": base.run_id,
-        "again": again.run_id,
-        "control": None if control is None else control.run_id,
-        "engine_fingerprint": base.fingerprint,
-        "checks": [{"name": c.name, "is_met": c.is_met, "found": c.found} for c in checks],
-        "is_armed": all(c.is_met for c in checks),
-        "drift_floor_kl": None if drift is None else drift.best_kl.upper,
-        "drift_floor_top1_loss": None
-        if drift is None or drift.top1 is None
-        else 1 - drift.top1.mean,
-        "tasks": {task: _components(base, again, task) for task in tasks},
-    }
-    return {"id": sha256_json(values), **values}
+    return checks
 
 
 def check_armed(base: Arm, *, uncalibrated: bool) -> None:

@@ -118,7 +118,7 @@ def look_at(
     macro = macro_difference(
         [found[t].delta for t in primary], [_estimand_error(found[t], policy) for t in primary]
     )
-    fractions = information_fractions(rounds, n_samples)
+    fractions = information_fractions(rounds, {t: n_samples[t] for t in primary})
     if policy.design == "anytime":
         test = _bet(scores, rounds[: index + 1], primary, policy)
     else:

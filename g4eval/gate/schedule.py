@@ -68,12 +68,14 @@ def tries_in_order(
 
 
 def information_fractions(rounds: Sequence[Round], n_samples: Mapping[str, int]) -> list[float]:
-    """Return each round end's share of the plan's information about the macro difference.
+    """Return each round end's share of the plan's information about the mean over some tasks.
 
     Information is 1 / variance; variances per pair are taken as equal over tasks, so that the
     fractions are known before any outcome is.
+
+    Args:
+        rounds: the whole plan.
+        n_samples: of each task that the mean is over.
     """
-    ends = [
-        sum(1 / (n_samples[task] * end) for task, (_, end) in r.repeats.items()) for r in rounds
-    ]
+    ends = [sum(1 / (n * r.repeats[task][1]) for task, n in n_samples.items()) for r in rounds]
     return [1.0 if e == ends[-1] else ends[-1] / e for e in ends]

@@ -75,14 +75,11 @@ def judge(
 
     Raises NotReadyError where there is nothing to decide on yet.
     """
-    try:
-        tasks = common_tasks(base, candidate, policy.tasks)
-        _check_primary(policy, tasks)
-    except NotComparableError as error:
-        return _invalid([], [error.what])
+    refused = check_before_generation(base, candidate, policy)
+    if refused is not None:
+        return refused
+    tasks = common_tasks(base, candidate, policy.tasks)
     static = check_static(base, candidate, tasks, policy)
-    if static.says == "INVALID":
-        return _invalid([static], static.findings, tasks)
     plan = tuple(rounds) if rounds is not None else plan_of(base, candidate, tasks, policy)
     n_complete = complete_rounds(plan, base, candidate)
     if n_complete == 0:
