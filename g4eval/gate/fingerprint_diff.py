@@ -65,7 +65,8 @@ def compare_facts(base: Arm, candidate: Arm, swap: Sequence[str] | None) -> Fact
     left, right = _flat(base.facts), _flat(candidate.facts)
     names = sorted(set(left) | set(right))
     pairs = [
-        Change(field=n, base=left.get(n, UNKNOWN), candidate=right.get(n, UNKNOWN)) for n in names
+        Change(field=n, base=left.get(n, _missing(n)), candidate=right.get(n, _missing(n)))
+        for n in names
     ]
     unknown = tuple(c.field for c in pairs if c.base == c.candidate == UNKNOWN)
     changed = [c for c in pairs if c.base != c.candidate]
@@ -86,6 +87,11 @@ def compare_facts(base: Arm, candidate: Arm, swap: Sequence[str] | None) -> Fact
         unknown=unknown,
         declared=tuple(sorted({*base.declared, *candidate.declared})),
     )
+
+
+def _missing(field: str) -> str:
+    """Return the value of a fact that an engine doesn't give: its own options it just hasn't."""
+    return "not there" if field.startswith("other.") else UNKNOWN
 
 
 def _flat(facts: Mapping[str, Json]) -> dict[str, Json]:

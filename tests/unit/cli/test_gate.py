@@ -188,6 +188,25 @@ def test_a_gate_file_stands_for_the_baseline(quick_cli: Cli, tmp_path: Path):
     assert driven.returncode == 0, driven.stderr
 
 
+def test_imported_completions_can_be_gated_and_their_unknown_facts_are_listed(
+    quick_cli: Cli, tmp_path: Path
+):
+    rules = policy(tmp_path)
+    for name, seed in (("base", 0), ("same", 1)):
+        make(quick_cli, name, seed, 0.7)
+        lines = str(tmp_path / f"{name}.jsonl")
+        assert quick_cli("export", name, "--to", "jsonl", "--out", lines).returncode == 0
+        imported = ("import", "demo_math", lines, "--model", "m", "--run-id", f"{name}-imported")
+        assert quick_cli(*imported).returncode == 0
+    common = ("--uncalibrated", "--policy", rules)
+    found = quick_cli("gate", "base-imported", "same-imported", *common)
+    assert found.returncode == 0
+    assert "unknown in both: attention_backend" in found.stdout
+    mixed = quick_cli("gate", "base", "same-imported", *common)
+    assert mixed.returncode == 4
+    assert "demo_math.is_generated: baseline True, candidate False" in mixed.stdout
+
+
 def test_neither_a_candidate_nor_options_is_a_usage_error(quick_cli: Cli):
     make(quick_cli, "base", 0, 0.7)
     assert quick_cli("gate", "base", "--uncalibrated").returncode == 2

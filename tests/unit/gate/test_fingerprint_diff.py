@@ -86,6 +86,14 @@ def test_a_fact_known_in_one_arm_only_is_refused_unless_the_swap_names_it():
     assert not compare_facts(BASE, right, ["weights"]).refused
 
 
+def test_an_option_that_only_one_engine_has_is_part_of_the_swap_of_engines():
+    right = candidate(engine="gemma", engine_version="1", other={"prefix_caching": True, "b": 2})
+    found = compare_facts(BASE, right, None)
+    assert found.axis == "engine"
+    assert not found.refused
+    assert "other.b: baseline 'not there', candidate 2" in [str(c) for c in found.changed]
+
+
 def test_the_script_of_a_fake_engine_plays_its_weights():
     left = arm({"demo": ["C"]}, engine="fake", other={"accuracy": 0.7})
     right = candidate(engine="fake", quantization="q8", other={"accuracy": 0.6})
