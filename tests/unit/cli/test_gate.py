@@ -130,6 +130,21 @@ def test_a_driven_candidate_and_a_finished_one_get_the_same_verdict(quick_cli: C
         assert left[key] == right[key]
 
 
+def test_a_driven_candidate_goes_on_where_it_was_cut_off(quick_cli: Cli, tmp_path: Path):
+    make(quick_cli, "base", 0, 0.8)
+    driven = (
+        "gate", "base", "--uncalibrated", "--policy", policy(tmp_path, "margin_pt: 2\n"),
+        "--engine", "fake", "--run-id", "driven", "--set", "engine.journal=journal.txt",
+    )  # fmt: skip
+    cut_off = quick_cli(*driven, "--set", "engine.stop_after=25")
+    assert cut_off.returncode == 5
+    assert not (tmp_path / "runs" / "driven" / "verdict.json").exists()
+    whole = quick_cli(*driven)
+    assert whole.returncode == 3, whole.stderr
+    keys = (tmp_path / "journal.txt").read_text().split()
+    assert len(keys) == len(set(keys)) == verdict(tmp_path, "driven")["pairs_used"]
+
+
 def test_driving_refuses_what_cannot_be_compared_before_it_generates(
     quick_cli: Cli, tmp_path: Path
 ):
