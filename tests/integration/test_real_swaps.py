@@ -1,5 +1,6 @@
 """Drift and the gate on real weights: Gemma 3 270M on CPU, in float32, bfloat16, 8 and 3 bits."""
 
+import importlib
 import importlib.util
 import json
 from pathlib import Path
@@ -18,17 +19,15 @@ def checkpoints(tmp_path: Path) -> dict[int, Path]:
     for module in ("torch", "gguf", PACKAGE):
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"the package {module} isn't installed: pip install 'g4eval[gemma,demo]'")
-    import torch
-
-    from g4eval.engines.gemma.checkpoint import open_checkpoint
-
+    device = importlib.import_module("torch").device("cpu")
+    checkpoint = importlib.import_module("g4eval.engines.gemma.checkpoint")
     path = ROOT / "benchmarks" / "round_weights.py"
     spec = importlib.util.spec_from_file_location("round_weights", path)
     assert spec is not None
     assert spec.loader is not None
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    source = open_checkpoint("gemma-3-270m-demo", torch.device("cpu")).path
+    source = checkpoint.open_checkpoint("gemma-3-270m-demo", device).path
     found = {}
     for bits in (16, 8, 3):
         found[bits] = tmp_path / f"bits{bits}.gguf"
