@@ -43,7 +43,7 @@ def typing(session: nox.Session) -> None:
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Run the unit, contract and golden tests on each Python that is here."""
-    session.install("-e", ".[report]", *GROUPS["test"])
+    session.install("-e", ".[data,report]", *GROUPS["test"])
     _pytest(session, "tests", *session.posargs)
 
 

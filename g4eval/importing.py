@@ -120,7 +120,9 @@ def _check_fields(row: Mapping[str, Any], plan: TaskPlan, where: str) -> None:
     for name, types in FIELDS.items():
         value = row.get(name)
         if name in row and (not isinstance(value, types) or isinstance(value, bool)):
-            raise ImportLineError(f"{name} is {value!r}, which has the wrong type", where=where)
+            raise ImportLineError(
+                f"{name} is of the wrong type: {type(value).__name__}", where=where
+            )
         if isinstance(value, int) and value < 0:
             raise ImportLineError(f"{name} is {value}, below 0", where=where)
     try:

@@ -8,8 +8,9 @@ from typing import Any
 import g4eval
 from g4eval.config import RunConfig, SamplingParams, parse_model
 from g4eval.engines.base import Answers, EngineFacts
-from g4eval.errors import ConfigError, UsageError, nearest
+from g4eval.errors import ConfigError, SandboxError, TaskError, UsageError, nearest
 from g4eval.fingerprint import sha256_json
+from g4eval.graders.base import GRADERS
 from g4eval.graders.pool import GraderRef
 from g4eval.pipeline import TaskPlan, limit_samples
 from g4eval.profile import Profile, get_profile, profile_of
@@ -36,6 +37,7 @@ def plan_tasks(config: RunConfig, profile: Profile | None) -> tuple[TaskPlan, ..
     if not tasks:
         raise UsageError("no task is named", hint="g4eval tasks lists them")
     _check_groups(config, tasks)
+    _refuse_unjudged(tasks)
     return tuple(_plan_task(config, task, profile) for task in tasks)
 
 
@@ -76,6 +78,7 @@ def task_record(plan: TaskPlan, *, is_generated: bool) -> dict[str, Any]:
         "n_selected": plan.n_selected,
         "is_generated": is_generated,
         "data_is_partial": plan.data.is_partial,
+        "incomplete": plan.data.incomplete,
         "source": plan.data.source,
         "text": plan.data.text,
         "text_sha256": plan.data.text_sha256,
@@ -144,7 +147,27 @@ def answers_of(plans: tuple[TaskPlan, ...]) -> Answers:
     return answer
 
 
+def _refuse_unjudged(tasks: list[Task]) -> None:
+    """Refuse code tasks before anything is generated where nothing can judge them."""
+    code = [task.spec.id for task in tasks if task.spec.grader == "code"]
+    if code and "code" not in GRADERS:
+        raise SandboxError(
+            f"{', '.join(code)}: the answers are programs, and this version has no sandbox to run "
+            "them in",
+            hint="leave these tasks out",
+        )
+
+
+def _check_grader(task: Task) -> None:
+    """Refuse a task whose grader can't be found or made, before anything is generated."""
+    try:
+        GraderRef.of(task).load()
+    except UsageError as error:
+        raise TaskError(error.what, where=task.folder, hint=error.hint) from error
+
+
 def _plan_task(config: RunConfig, task: Task, profile: Profile | None) -> TaskPlan:
+    _check_grader(task)
     settings = check_settings(config, task)
     spec = task.spec
     prompt = settings.pop("prompt", spec.prompt)

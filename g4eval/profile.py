@@ -54,11 +54,22 @@ def get_profile(name: str) -> Profile:
 
 
 def profile_of(model: str) -> Profile | None:
-    """Return the profile that knows a model by hub id, path or file name; None: none does."""
-    wanted = {model.lower(), Path(model).name.lower(), Path(model).stem.lower()}
+    """Return the profile that knows a model by hub id, path or file name; None: none does.
+
+    A name may go on after a known one ("gemma-4-31B-it-Q4_K_M.gguf"); the longest one counts.
+    """
+    if model.lower() in all_profiles():
+        return all_profiles()[model.lower()]
+    wanted = Path(model).name.lower()
+    best: tuple[int, Profile] | None = None
     for profile in all_profiles().values():
-        names = {profile.name, profile.hub_id or "", *profile.aliases}
-        known = {n.lower() for n in names if n} | {n.rpartition("/")[2].lower() for n in names if n}
-        if wanted & known:
-            return profile
-    return None
+        for known in filter(None, (profile.hub_id, *profile.aliases)):
+            name = known.rpartition("/")[2].lower().removesuffix("-gguf")
+            at = wanted.find(name)
+            if at >= 0 and _is_whole(wanted, at, at + len(name)) and len(name) > (best or (0,))[0]:
+                best = (len(name), profile)
+    return None if best is None else best[1]
+
+
+def _is_whole(text: str, start: int, end: int) -> bool:
+    return not (text[:start][-1:].isalnum() or text[end : end + 1].isalnum())

@@ -26,6 +26,7 @@ from g4eval.planning import (
     run_identity,
     task_record,
 )
+from g4eval.preflight import check_engine
 from g4eval.profile import Profile
 from g4eval.stats.summary import TaskSummary
 from g4eval.store.manifest import read_manifest, write_manifest
@@ -78,6 +79,10 @@ async def run_session(config: RunConfig, reporter: Reporter) -> FinishedRun:
         facts = engine.describe()
         _note_short_context(plans, facts, reporter)
         with open_run(config, profile, plans, facts) as run:
+            if profile is not None and facts.engine != "fake":  # fake reads no prompts
+                budgets = {p.task.spec.id: p.sampling.max_new_tokens for p in plans}
+                for warning in await check_engine(engine, profile, budgets, run.store):
+                    reporter.note(f"preflight: {warning}")
             if config.reuse is not None:
                 count = await _reuse(run, config.reuse, config.runs_dir, facts)
                 reporter.note(f"{count} completions taken from {config.reuse}")

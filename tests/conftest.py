@@ -10,6 +10,8 @@ import pytest
 
 from g4eval.cli.entry import main
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests ask no hub but their own
+
 ROOT = Path(__file__).resolve().parent.parent
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 

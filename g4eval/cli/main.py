@@ -21,6 +21,7 @@ COMMANDS = {
     "drift": ("drift", "Score a baseline's recorded tokens on two engines."),
     "export": ("export", "Write a run's completions and grades to a file."),
     "tasks": ("tasks", "List the tasks that can be run."),
+    "doctor": ("doctor", "Say what is missing on this machine and how to get it."),
 }
 
 

@@ -30,7 +30,9 @@ class Grader(Protocol):
 GRADERS = Registry[Grader](
     "grader",
     {
+        "choice": "g4eval.graders.choice:ChoiceGrader",
         "integer": "g4eval.graders.integer:IntegerGrader",
+        "stated_answer": "g4eval.graders.stated_answer:StatedAnswerGrader",
     },
 )
 

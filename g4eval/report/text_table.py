@@ -3,6 +3,7 @@
 The table is a function of the store alone; rates and hours stand in a block of their own.
 """
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -12,6 +13,7 @@ from g4eval.records import Estimate, Interval
 from g4eval.stats.summary import DUPLICATE_SHARE_WARNED, TaskSummary
 from g4eval.store.reader import RunReader
 
+SUSPECTS_PRINTED = 3  # of a task; --json has more
 HEADER = (
     "task",
     "score",
@@ -38,7 +40,7 @@ def render_table(run: RunReader, summaries: list[TaskSummary]) -> str:
     for summary in summaries:
         lines += ["", *_behind(summary)]
     warnings = [w for s in summaries for w in _warnings(s, manifest["engine"])]
-    lines += ["", *(f"! {w}" for w in _run_warnings(manifest) + warnings)]
+    lines += ["", *(f"! {w}" for w in _run_warnings(run, manifest) + warnings)]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -50,7 +52,7 @@ def table_json(run: RunReader, summaries: list[TaskSummary]) -> dict[str, Any]:
         "engine": manifest["engine"],
         "declared": manifest["engine_declared"],
         "tasks": {s.task_id: _task_json(s, manifest["engine"]) for s in summaries},
-        "warnings": _run_warnings(manifest)
+        "warnings": _run_warnings(run, manifest)
         + [w for s in summaries for w in _warnings(s, manifest["engine"])],
     }
 
@@ -136,12 +138,46 @@ def _behind(summary: TaskSummary) -> Iterator[str]:
             for k, (value, error) in summary.pass_at.items()
             if k & (k - 1) == 0 or k == max(summary.pass_at)
         )
+    if summary.groups is not None:
+        yield from _over_groups(summary)
     if len(summary.maj_at) > 1:
         yield "  maj@k: " + ", ".join(f"{k}: {_percent(v)}" for k, v in summary.maj_at.items())
     if summary.audit.n_without_box and "integer" in plan["grader"]:
         yield f"  read without a box: {_share(summary.audit.n_without_box, estimate)}"
+    yield from _audit(summary)
     if summary.mean_completion_tokens is not None:
         yield f"  tokens a completion: {summary.mean_completion_tokens:,.0f}"
+
+
+def _audit(summary: TaskSummary) -> Iterator[str]:
+    """Yield how often the reading of an answer is in doubt, and where to look first."""
+    audit = summary.audit
+    counts = (
+        (audit.n_not_extracted, "right by the second reading alone"),
+        (audit.n_readings_differ, "read differently by the two"),
+        (audit.n_ended_unanswered, "ended without an answer that could be found"),
+    )
+    if not any(count for count, _ in counts):
+        return
+    yield "  extraction: " + ", ".join(f"{count:,} {words}" for count, words in counts if count)
+    for suspect in audit.suspects[:SUSPECTS_PRINTED]:
+        yield f"    look at {suspect.sample_id}, repeat {suspect.repeat}: {suspect.reason}"
+
+
+def _over_groups(summary: TaskSummary) -> Iterator[str]:
+    groups, metrics = summary.groups, summary.plan["metrics"]
+    assert groups is not None
+    name = f"{groups.n_groups} {summary.plan['splits'][0]}s"
+    yield f"  micro average, the score: {_percent(groups.micro)}"
+    if "macro" in metrics:
+        error = "" if groups.macro_se is None else f" ± {_percent(groups.macro_se)}"
+        yield f"  macro average over {name}: {_percent(groups.macro)}{error}"
+    if "adjusted_harmonic_mean" in metrics:
+        yield (
+            f"  harmonic mean over {name}, 1 added to each percentage: "
+            f"{_percent(groups.harmonic)} ± {_percent(groups.harmonic_se)} "
+            f"({_range(groups.harmonic_interval)}; bias {_percent(groups.harmonic_bias)})"
+        )
 
 
 def _warnings(summary: TaskSummary, engine: Mapping[str, Any]) -> list[str]:
@@ -150,7 +186,11 @@ def _warnings(summary: TaskSummary, engine: Mapping[str, Any]) -> list[str]:
     found = []
     if plan["invented"] and engine["engine"] != "fake":
         found.append("its samples are invented: the score means nothing outside g4eval")
-    if summary.is_partial:
+    if plan.get("incomplete"):
+        found.append(
+            f"partial: its data has {plan['incomplete']}; never comparable with a published score"
+        )
+    elif summary.is_partial:
         found.append(
             f"partial: {estimate.n_samples} of {plan['rows_stated']} samples, never comparable "
             "with a published score"
@@ -181,8 +221,9 @@ def _looks_unseeded(summary: TaskSummary) -> bool:
     return summary.audit.n_duplicates > DUPLICATE_SHARE_WARNED * max(1, extra)
 
 
-def _run_warnings(manifest: Mapping[str, Any]) -> list[str]:
-    warnings = []
+def _run_warnings(run: RunReader, manifest: Mapping[str, Any]) -> list[str]:
+    found = json.loads(run.meta().get("preflight", "{}")).get("warnings", [])
+    warnings = [f"preflight: {warning}" for warning in found]
     if manifest["engine"]["engine"] == "fake":
         warnings.append("engine fake: every number here is invented")
     if manifest["engine_declared"]:

@@ -10,12 +10,23 @@ from typing import Any
 
 import numpy as np
 
-from g4eval.records import Estimate, Outcome, StopReason
+from g4eval.records import Estimate, Outcome, StopReason, Thought
 from g4eval.stats.accuracy import Scored, Variances, estimate, variances
+from g4eval.stats.harmonic import GroupMeans, group_means
 from g4eval.stats.pass_at_k import maj_at_k, mean_pass_at_k
 from g4eval.store.reader import RunReader, StoredRow
 
+SUSPECTS_SHOWN = 10
 DUPLICATE_SHARE_WARNED = 0.02  # of repeats with a text that another repeat of the sample has
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspect:
+    """A completion whose grade a person should look at: `g4eval show RUN SAMPLE_ID`."""
+
+    sample_id: str
+    repeat: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,10 +35,12 @@ class Audit:
 
     n_not_extracted: int  # right by the second reading, not by the scoring one
     n_readings_differ: int  # the two readings extracted different answers
+    n_ended_unanswered: int  # ended by themselves, and no answer was found in them
     n_without_box: int  # scored by a number outside any box
     n_duplicates: int  # repeats whose text equals an earlier repeat's of the same sample
     n_missing: int  # planned, not stored and not failed
     failed: int  # requests that failed for good; sent again by the next session
+    suspects: tuple[Suspect, ...] = ()  # the most suspicious ones, first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +53,7 @@ class TaskSummary:
     splits: dict[str, dict[str, Estimate]] = field(default_factory=dict)
     pass_at: dict[int, tuple[float, float | None]] = field(default_factory=dict)
     maj_at: dict[int, float] = field(default_factory=dict)
+    groups: GroupMeans | None = None  # over the first split, for tasks whose metrics ask for it
     variances: Variances | None = None
     audit: Audit
     is_partial: bool  # not all of the task's samples: never compared with a published score
@@ -71,6 +85,7 @@ def _summarise_task(run: RunReader, task_id: str, plan: dict[str, Any]) -> TaskS
         if "pass@k" in plan["metrics"]
         else {},
         maj_at=_maj_at(by_sample, counts) if "maj@k" in plan["metrics"] else {},
+        groups=_group_means(rows, groups, index, plan),
         variances=variances(correct, counts) if counts.size else None,
         audit=_audit(rows, failed=len(failed), n_missing=planned - len(rows) - len(failed)),
         is_partial=plan["data_is_partial"] or len(samples) < plan["n_selected"] or is_uneven,
@@ -91,6 +106,26 @@ def _split(scored: list[Scored], values: list[str]) -> dict[str, Estimate]:
     for row in scored:
         parts[values[row.sample]].append(row)
     return {value: estimate(part) for value, part in sorted(parts.items())}
+
+
+def _group_means(
+    rows: list[StoredRow],
+    groups: dict[str, list[str]],
+    index: dict[str, int],
+    plan: dict[str, Any],
+) -> GroupMeans | None:
+    """Return macro average and harmonic mean over the first split; None: no metric asks for it."""
+    if not {"macro", "adjusted_harmonic_mean"} & set(plan["metrics"]) or not groups:
+        return None
+    values = groups[plan["splits"][0]]
+    tries: dict[str, list[bool]] = defaultdict(list)
+    for row in rows:
+        if row.outcome is not Outcome.UNGRADED:
+            tries[row.sample_id].append(row.outcome is Outcome.CORRECT)
+    scores: dict[str, list[float]] = defaultdict(list)
+    for sample_id, right in tries.items():
+        scores[values[index[sample_id]]].append(sum(right) / len(right))
+    return group_means(scores) if scores else None
 
 
 def _per_sample(
@@ -142,11 +177,43 @@ def _audit(rows: list[StoredRow], *, failed: int, n_missing: int) -> Audit:
         n_readings_differ=sum(
             g.lenient_outcome is not None and g.lenient_extraction != g.extraction for g in grades
         ),
+        n_ended_unanswered=sum(_ended_unanswered(row) for row in rows),
         n_without_box=sum(g.details.get("reading") == "last_number" for g in grades),
         n_duplicates=duplicates,
         n_missing=max(0, n_missing),
         failed=failed,
+        suspects=tuple(_suspects(rows)),
     )
+
+
+def _ended_unanswered(row: StoredRow) -> bool:
+    return (
+        row.outcome is Outcome.NO_ANSWER
+        and row.stop_reason is StopReason.STOP
+        and row.thought is not Thought.OPEN
+    )
+
+
+def _suspects(rows: list[StoredRow]) -> list[Suspect]:
+    """Return the completions whose reading is in doubt, the ones that cost a right answer first."""
+    ranked = []
+    for row in rows:
+        grade = row.grade
+        if grade is None:
+            continue
+        if grade.lenient_outcome is Outcome.CORRECT and grade.outcome is not Outcome.CORRECT:
+            ranked.append((0, row, "right by the second reading alone"))
+        elif grade.outcome is Outcome.CORRECT and grade.lenient_outcome is Outcome.INCORRECT:
+            ranked.append((1, row, "right by the first reading alone"))
+        elif _ended_unanswered(row):
+            ranked.append((2, row, "ended by itself, and no answer was found"))
+        elif grade.lenient_outcome and grade.lenient_extraction != grade.extraction:
+            ranked.append((3, row, "the two readings found different answers"))
+    ranked.sort(key=lambda item: (item[0], item[1].sample_id, item[1].repeat))
+    return [
+        Suspect(sample_id=row.sample_id, repeat=row.repeat, reason=reason)
+        for _, row, reason in ranked[:SUSPECTS_SHOWN]
+    ]
 
 
 def _mean(values: Iterable[int | None]) -> float | None:

@@ -9,22 +9,33 @@ import csv
 import hashlib
 import io
 import json
-import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from g4eval.errors import DataError, G4EvalError, MissingExtraError, TaskError
+from g4eval.errors import DataError, MissingExtraError, TaskError
 from g4eval.fingerprint import canonical_json
 from g4eval.jsonlines import read_json_lines
 from g4eval.records import Sample
+from g4eval.task.hub import hub_rows
 from g4eval.task.loader import Task
 from g4eval.task.spec import SourceSpec
 
-Row = dict[str, Any]
 TARGET_HASH_DIGITS = 16
+AGAIN = "take the data from its source again, unchanged"
+
+
+class Row(dict[str, Any]):
+    """One row of the data; a column that it lacks is an error of the data, not of the reader."""
+
+    def __missing__(self, column: str) -> Any:
+        raise DataError(
+            f"the column {column!r} is missing",
+            hint=f"columns present: {', '.join(sorted(self)) or 'none'}",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,11 +47,12 @@ class TaskData:
     rows_stated: int
     text: str  # "verified" or "not verified"
     text_sha256: str
+    incomplete: str | None = None  # what the source's rows lack, in words
 
     @property
     def is_partial(self) -> bool:
-        """Whether some of the task's rows are missing."""
-        return len(self.samples) < self.rows_stated
+        """Whether some of the task's rows are missing, or lack something."""
+        return len(self.samples) < self.rows_stated or self.incomplete is not None
 
 
 def load_samples(task: Task, data_dir: Path | None, *, allow_partial: bool = False) -> TaskData:
@@ -52,7 +64,7 @@ def load_samples(task: Task, data_dir: Path | None, *, allow_partial: bool = Fal
     spec = task.spec
     source, rows = _first_source(task, data_dir)
     where = _place(source, task, data_dir)
-    samples = _samples(task, source, rows, where)
+    samples = _known_ones(task, _samples(task, source, rows, where))
     _check_rows(task, samples, where, allow_partial=allow_partial)
     _check_targets(task, samples, where)
     text = text_hash(samples)
@@ -61,14 +73,15 @@ def load_samples(task: Task, data_dir: Path | None, *, allow_partial: bool = Fal
             f"the text of {spec.id!r} is not the text that the task states "
             f"(SHA-256 {text[:12]}…, stated {source.text_sha256[:12]}…)",
             where=where,
-            hint="take the data from its source again, unchanged",
+            hint=AGAIN,
         )
     return TaskData(
         samples=samples,
-        source=where,
+        source=_source_name(source, task),
         rows_stated=spec.data.rows,
         text="verified" if text == source.text_sha256 else "not verified",
         text_sha256=text,
+        incomplete=source.incomplete,
     )
 
 
@@ -87,13 +100,15 @@ def text_hash(samples: Iterable[Sample]) -> str:
     return digest.hexdigest()
 
 
-def _first_source(task: Task, data_dir: Path | None) -> tuple[SourceSpec, Iterable[Row]]:
+def _first_source(
+    task: Task, data_dir: Path | None
+) -> tuple[SourceSpec, Iterable[Mapping[str, Any]]]:
     tried: list[str] = []
     for source in task.spec.data.sources:
         place = _place(source, task, data_dir)
         if source.kind == "hub":
             try:
-                return source, _hub_rows(source)
+                return source, hub_rows(source)
             except (DataError, MissingExtraError) as error:
                 tried.append(f"{place}: {error.what}")
         elif source.kind == "directory" and data_dir is None:
@@ -122,7 +137,15 @@ def _place(source: SourceSpec, task: Task, data_dir: Path | None) -> str:
     return str(_path(source, task, data_dir)) + (f":{source.member}" if source.member else "")
 
 
-def _file_rows(path: Path, source: SourceSpec) -> Iterable[Row]:
+def _source_name(source: SourceSpec, task: Task) -> str:
+    """Return a source's place as runs record it: the same on every machine."""
+    if source.kind == "hub":
+        return _place(source, task, None)
+    root = f"package {task.family}" if source.kind == "package" else "DATA_DIR"
+    return f"{root}/{source.path}" + (f":{source.member}" if source.member else "")
+
+
+def _file_rows(path: Path, source: SourceSpec) -> Iterable[Mapping[str, Any]]:
     if source.member is not None:
         return _archive_rows(path, source.member, source.password)
     if path.suffix == ".csv":
@@ -131,89 +154,72 @@ def _file_rows(path: Path, source: SourceSpec) -> Iterable[Row]:
     return (row for _, row in read_json_lines(path, error=DataError))
 
 
-def _archive_rows(path: Path, member: str, password: str | None) -> list[Row]:
+def _archive_rows(path: Path, member: str, password: str | None) -> list[dict[str, Any]]:
     secret = None if password is None else password.encode()
     try:
         with zipfile.ZipFile(path) as archive:
             text = archive.read(member, pwd=secret).decode("utf-8")
     except KeyError as error:
-        raise DataError(f"the archive has no {member!r}", where=path) from error
+        raise DataError(f"the archive has no {member!r}", where=path, hint=AGAIN) from error
     except RuntimeError as error:  # what zipfile raises for a missing or wrong password
         raise DataError(
-            "the archive can't be opened with the password that the task states",
+            "the archive is locked, and "
+            + ("the task states no password" if password is None else "the task's password is off"),
             where=path,
             hint="take the archive from its authors again; `password` stands in the task's YAML",
         ) from error
-    except (OSError, zipfile.BadZipFile, UnicodeDecodeError) as error:
-        raise DataError(f"is not a readable archive: {error}", where=path) from error
+    except (OSError, zipfile.BadZipFile, NotImplementedError, zlib.error, ValueError) as error:
+        # A wrong password passes the archive's own check once in 256 times and gives noise.
+        raise DataError(
+            f"is not a readable archive ({type(error).__name__})",
+            where=path,
+            hint=AGAIN,
+        ) from error
     if member.endswith(".csv"):
         return list(csv.DictReader(io.StringIO(text, newline="")))
-    return [json.loads(line) for line in text.split("\n") if line.strip()]
-
-
-def _hub_rows(source: SourceSpec) -> list[Row]:
-    """Read rows through `datasets`; no dataset script is ever run.
-
-    Each row also gets `_dataset`, the hub id, for plugins that read several.
-    """
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
-        import datasets
-    except ImportError as error:
-        raise MissingExtraError(
-            "the package datasets is not installed", hint="pip install 'g4eval[data]'"
-        ) from error
-    try:
-        if source.files:
-            files = [
-                f"hf://datasets/{source.dataset}@{source.revision or 'main'}/{f}"
-                for f in source.files
-            ]
-            loaded = datasets.load_dataset("json", data_files=files, split="train")
-        else:
-            loaded = datasets.load_dataset(
-                source.dataset, source.name, split=source.split, revision=source.revision
-            )
-        return [{**row, "_dataset": source.dataset} for row in loaded]
-    except Exception as error:
-        raise DataError(_hub_failure(error, source), hint="see the message above") from error
+        return [json.loads(line) for line in text.split("\n") if line.strip()]
+    except ValueError:
+        what = f"{member!r} in the archive is not JSON lines"
+        raise DataError(what, where=path, hint=AGAIN) from None
 
 
-def _hub_failure(error: Exception, source: SourceSpec) -> str:
-    name = type(error).__name__
-    if "Gated" in name or "401" in str(error) or "403" in str(error):
-        return (
-            f"{source.dataset} is gated: accept its terms on the hub, then set HF_TOKEN to a "
-            "token that may read it"
-        )
-    return f"the hub can't be read ({name})"
+def _samples(
+    task: Task, source: SourceSpec, rows: Iterable[Mapping[str, Any]], where: str
+) -> list[Sample]:
+    number = 0
 
+    def counted() -> Iterator[Row]:
+        nonlocal number
+        for row in rows:
+            number += 1
+            yield Row(row)
 
-def _samples(task: Task, source: SourceSpec, rows: Iterable[Row], where: str) -> list[Sample]:
+    convert_all = task.hook("to_samples")
     convert: Callable[[Row, str], Sample] = task.hook("to_sample") or (
-        lambda row, _: _by_columns(row, source.columns)
+        lambda row, _: _by_columns(row, source)
     )
-    samples: list[Sample] = []
-    for number, row in enumerate(rows, 1):
-        try:
-            samples.append(convert(row, source.kind))
-        except KeyError as error:
-            raise DataError(
-                f"row {number} lacks the column {error.args[0]!r}",
-                where=where,
-                hint=f"columns present: {', '.join(sorted(row)) or 'none'}",
-            ) from None
-        except G4EvalError as error:
-            raise type(error)(error.what, where=error.where or where, hint=error.hint) from error
-    return samples
+    try:
+        if convert_all is not None:
+            return list(convert_all(counted(), source.kind))
+        return [convert(row, source.kind) for row in counted()]
+    except DataError as error:
+        place = f"{error.where or where}, row {number}" if number else error.where or where
+        raise DataError(error.what, where=place, hint=error.hint) from error
 
 
-def _by_columns(row: Mapping[str, Any], columns: Mapping[str, str]) -> Sample:
-    values = {field: row[column] for field, column in columns.items()}
+def _by_columns(row: Row, source: SourceSpec) -> Sample:
+    values = {
+        field: row[column] if isinstance(column, str) else [row[part] for part in column]
+        for field, column in source.columns.items()
+    }
     if "sample_id" not in values or "target" not in values:
         raise TaskError("columns of a source must name sample_id and target")
     return Sample(
-        sample_id=str(values.pop("sample_id")), target=values.pop("target"), fields=values
+        sample_id="" if values["sample_id"] is None else str(values["sample_id"]),
+        target=values["target"],
+        fields={k: v for k, v in values.items() if k not in ("sample_id", "target")},
+        groups={group: str(row[column]) for group, column in source.groups.items()},
     )
 
 
@@ -222,14 +228,15 @@ def _check_rows(task: Task, samples: list[Sample], where: str, *, allow_partial:
     seen: set[str] = set()
     for number, sample in enumerate(samples, 1):
         if not sample.sample_id or sample.target in (None, ""):
-            raise DataError(f"row {number} is empty: no id or no target", where=where)
+            what = f"row {number} is empty: no id or no target"
+            raise DataError(what, where=where, hint=AGAIN)
         if sample.sample_id in seen:
-            raise DataError(f"{sample.sample_id!r} is there twice (row {number})", where=where)
+            what = f"{sample.sample_id!r} is there twice (row {number})"
+            raise DataError(what, where=where, hint=AGAIN)
         seen.add(sample.sample_id)
     if len(samples) > spec.data.rows or not samples:
-        raise DataError(
-            f"{spec.id!r} has {spec.data.rows} rows, and {len(samples)} are here", where=where
-        )
+        what = f"{spec.id!r} has {spec.data.rows} rows, and {len(samples)} are here"
+        raise DataError(what, where=where, hint=AGAIN)
     if len(samples) < spec.data.rows and not allow_partial:
         raise DataError(
             f"{spec.id!r} has {spec.data.rows} rows, and only {len(samples)} are here",
@@ -237,6 +244,14 @@ def _check_rows(task: Task, samples: list[Sample], where: str, *, allow_partial:
             hint="get all of them, or run what is there with --allow-partial-data: it is then "
             "marked partial and never compared with a published score",
         )
+
+
+def _known_ones(task: Task, samples: list[Sample]) -> list[Sample]:
+    data = task.spec.data
+    if not data.only_known or data.targets is None:
+        return samples
+    known = dict(_target_lines(task.folder / data.targets))
+    return [sample for sample in samples if sample.sample_id in known]
 
 
 def _check_targets(task: Task, samples: list[Sample], where: str) -> None:
@@ -255,7 +270,7 @@ def _check_targets(task: Task, samples: list[Sample], where: str) -> None:
             raise DataError(
                 f"{len(ids)} of {len(samples)} rows of {task.spec.id!r} have {complaint}: {shown}",
                 where=where,
-                hint="take the data from its source again, unchanged",
+                hint=AGAIN,
             )
 
 

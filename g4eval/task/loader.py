@@ -3,6 +3,7 @@
 A family is a folder. Each `.yaml` file in it is a task; `plugin.py`, if there, holds hooks:
 
     to_sample(row, source) -> Sample             where `columns` can't say it
+    to_samples(rows, source) -> list[Sample]     where a row alone can't say it
     prompt_fields(sample, repeat) -> dict        more fields for the prompt, per repeat
     select(samples, settings) -> list[Sample]    which samples a TASK.KEY asks for
     a grader class, named by `grader: plugin:CLASS`
@@ -22,6 +23,7 @@ from g4eval.bundled import bundled_dir
 from g4eval.config import parse_model, read_yaml
 from g4eval.errors import ConfigError, G4EvalError, TaskError, UsageError, nearest
 from g4eval.records import Json, Message, Sample
+from g4eval.task.choices import shown_options
 from g4eval.task.prompts import render_messages
 from g4eval.task.spec import TaskSpec
 
@@ -47,6 +49,8 @@ class Task:
         """Return the prompt of one (sample, repeat) in one of the task's wordings."""
         prompt = self.spec.prompts[variant or self.spec.prompt]
         fields: Mapping[str, Json] = sample.fields
+        if "options" in fields:
+            fields = {**fields, "choices": shown_options(sample, repeat)}
         more = self.hook("prompt_fields")
         if more is not None:
             fields = {**fields, **more(sample, repeat)}
@@ -119,7 +123,7 @@ def _families(tasks_dir: Path | None) -> Iterator[Path]:
             raise UsageError("is not a folder", where=f"--tasks-dir {tasks_dir}")
         roots.append(tasks_dir)
     for root in roots:
-        yield from sorted(p for p in root.iterdir() if p.is_dir() and any(p.glob("*.yaml")))
+        yield from sorted(p for p in root.iterdir() if p.is_dir() and list(p.glob("*.yaml")))
     for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda p: p.name):
         spec = importlib.util.find_spec(point.value)
         locations = list(spec.submodule_search_locations or []) if spec else []

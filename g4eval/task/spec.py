@@ -31,8 +31,11 @@ class SourceSpec(Strict):
     split: str = "train"
     revision: str | None = None  # hub: commit; None: nobody could read one in a public source
     files: tuple[str, ...] = ()  # hub: read these files instead of a split
-    # Sample field -> column. `sample_id` and `target` are always there; the rest are prompt fields.
-    columns: Mapping[str, str] = Field(default_factory=dict)
+    # Sample field -> column, or columns that become a list. `sample_id` and `target` are always
+    # there; the rest are prompt fields. A field `options` makes the task multiple choice.
+    columns: Mapping[str, str | tuple[str, ...]] = Field(default_factory=dict)
+    groups: Mapping[str, str] = Field(default_factory=dict)  # sample group -> column
+    incomplete: str | None = None  # what its rows lack, in words; the run is marked partial
     text_sha256: Sha256 | None = None  # of ids and prompt fields; None: not verified
 
     @model_validator(mode="after")
@@ -50,6 +53,7 @@ class DataSpec(Strict):
     rows: int = Field(gt=0)
     # A file in the family's folder: a line a sample, its id and a hash of its target.
     targets: str | None = None
+    only_known: bool = False  # leave out the rows that the targets file doesn't name
     sources: tuple[SourceSpec, ...] = Field(min_length=1)
     hint: str | None = None  # where to get the data, said when it is missing
 

@@ -6,7 +6,7 @@ import pickle
 import pytest
 
 from g4eval.errors import DataError
-from g4eval.graders.base import Grader, grade_completion
+from g4eval.graders.base import GRADERS, Grader, grade_completion
 from g4eval.graders.pool import GraderRef
 from g4eval.records import Completion, Outcome, Sample, StopReason, Thought
 from g4eval.task.datasets import load_samples
@@ -28,7 +28,12 @@ HOSTILE = [
     "<script>alert(1)</script>",
     "__import__('os').system('true')",
 ]
-TASKS = find_tasks()
+# Those whose grader is here: programs are refused where there is no sandbox.
+TASKS = {
+    task_id: task
+    for task_id, task in find_tasks().items()
+    if ":" in task.spec.grader or task.spec.grader in GRADERS
+}
 
 
 def is_pure(task: Task) -> bool:

@@ -15,6 +15,7 @@ ORDER = [
     {"teacher_forcing"},
     {"importing", "regrading"},
     {"session"},
+    {"preflight", "doctor"},
     {"planning"},
     {"report", "gate"},
     {"pipeline"},

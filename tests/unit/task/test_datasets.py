@@ -116,9 +116,10 @@ def test_empty_row_is_refused(empty, make, tmp_path) -> None:
 
 
 def test_missing_column_is_named(make, tmp_path) -> None:
-    with pytest.raises(DataError, match="row 1 lacks the column 'answer'") as caught:
+    with pytest.raises(DataError, match="the column 'answer' is missing") as caught:
         load_samples(make([{"id": "a", "problem": "?"}]), tmp_path)
     assert caught.value.hint == "columns present: id, problem"
+    assert (caught.value.where or "").endswith("rows.jsonl, row 1")
 
 
 def test_rows_are_split_on_newlines_alone(make, tmp_path) -> None:

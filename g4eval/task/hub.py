@@ -1,0 +1,70 @@
+"""Read rows from the Hugging Face hub through `datasets`; no dataset script is ever run.
+
+HF_TOKEN, HF_HOME, HF_ENDPOINT and the proxies are `datasets`' own; what it has in its cache needs
+no network.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from g4eval.errors import DataError, MissingExtraError
+from g4eval.task.spec import SourceSpec
+
+
+def hub_rows(source: SourceSpec) -> Iterator[dict[str, Any]]:
+    """Open a hub source and yield its rows one at a time: some are megabytes.
+
+    Each row also gets `_dataset`, the hub id, for plugins that read several.
+
+    Raises MissingExtraError without the package datasets, and DataError for what can't be had.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingExtraError(
+            "the package datasets is not installed", hint="pip install 'g4eval[data]'"
+        ) from error
+    _silence(datasets)
+    try:
+        if source.files:
+            files = [_file_address(source, name) for name in source.files]
+            loaded = datasets.load_dataset("json", data_files=files, split="train")
+        else:
+            loaded = datasets.load_dataset(
+                source.dataset, source.name, split=source.split, revision=source.revision
+            )
+    except Exception as error:
+        raise DataError(_failure(error, source)) from error
+    return ({**row, "_dataset": source.dataset} for row in loaded)
+
+
+def _silence(datasets: ModuleType) -> None:
+    """Keep progress bars and retries off the terminal: what fails is said once, by us."""
+    datasets.disable_progress_bars()
+    for name in ("datasets", "huggingface_hub", "fsspec", "httpx"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _file_address(source: SourceSpec, name: str) -> str:
+    if source.dataset and Path(source.dataset).is_dir():  # a snapshot on disk
+        return str(Path(source.dataset) / name)
+    return f"hf://datasets/{source.dataset}@{source.revision or 'main'}/{name}"
+
+
+def _failure(error: BaseException | None, source: SourceSpec) -> str:
+    names = []
+    while error is not None:
+        text = str(error).lower()
+        if "gated" in text or "401" in text or "403" in text:
+            return (
+                f"{source.dataset} is gated or private: accept its terms on the hub, then set "
+                "HF_TOKEN to a token that may read it"
+            )
+        names.append(type(error).__name__)
+        error = error.__cause__
+    return f"the hub can't be read ({' from '.join(names)})"

@@ -1,0 +1,77 @@
+"""The invented tasks: complete, of use to a base model, and right."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from g4eval.graders.base import GRADERS, grade_completion
+from g4eval.records import Completion, Outcome, StopReason
+from g4eval.task.code_tests import read_tests
+from g4eval.task.datasets import load_samples
+from tests.tasks.conftest import bundled_task
+
+NAMES = ["demo_choice", "demo_code", "demo_logic", "demo_math"]
+
+
+def _load(name):
+    task = bundled_task(f"demo/{name}.yaml")
+    return task, load_samples(task, None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_demo_task_has_a_dozen_verified_samples_of_its_own(name):
+    task, data = _load(name)
+    assert len(data.samples) >= 12
+    assert data.text == "verified"
+    assert task.spec.invented
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_prompt_shows_a_base_model_how_an_answer_looks_and_when_to_stop(name):
+    task, data = _load(name)
+    (message,) = task.messages(data.samples[0], 0)
+    (stop,) = task.spec.stop
+    assert message.content.count(stop) >= 2  # the examples before the question
+    assert not message.content.endswith(" ")  # a space there would split the next token
+
+
+@pytest.mark.parametrize("name", ["demo_choice", "demo_logic", "demo_math"])
+def test_the_right_answers_are_graded_right(name):
+    task, data = _load(name)
+    grader = GRADERS.load(task.spec.grader)()
+    for sample in data.samples:
+        for right, outcome in ((True, Outcome.CORRECT), (False, Outcome.INCORRECT)):
+            completion = Completion(
+                key="k",
+                task_id=name,
+                sample_id=sample.sample_id,
+                repeat=1,
+                text=grader.example(sample, 1, right=right) or "",
+                stop_reason=StopReason.STOP,
+            )
+            assert grade_completion(grader, sample, completion).outcome is outcome
+
+
+def _run(code, text):
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code], input=text, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def test_the_solutions_of_demo_code_pass_their_tests():
+    _, data = _load("demo_code")
+    for sample in data.samples:
+        solution, fn_name = sample.target["solution"], sample.target["fn_name"]
+        for test in read_tests(sample.fields["tests"]):
+            if fn_name is None:
+                assert _run(solution, test["input"]).strip() == test["output"].strip()
+            else:
+                call = (
+                    f"{solution}\nimport json, sys\n"
+                    "given = [json.loads(line) for line in sys.stdin]\n"
+                    f"print(json.dumps(Solution().{fn_name}(*given)))"
+                )
+                assert json.loads(_run(call, test["input"])) == json.loads(test["output"])
