@@ -17,6 +17,11 @@ ROOT = Path(__file__).resolve().parent
 PYTHONS = ["3.11", "3.12", "3.13"]
 CODE = ["g4eval", "tasks", "sandboxes", "reports", "tests", "benchmarks", "noxfile.py"]
 GROUPS = nox.project.load_toml(ROOT / "pyproject.toml")["dependency-groups"]
+_CALL_GATE = (
+    "import pathlib, subprocess, sys\n"
+    "code = subprocess.call([sys.executable, '-m', 'g4eval', 'gate', *sys.argv[2:]])\n"
+    "pathlib.Path(sys.argv[1]).write_text(str(code))\n"
+)
 # Commands that must not load these modules: they make `--help` slow.
 HEAVY = "torch vllm transformers docker datasets pandas pyarrow scipy sympy numpy lm_eval pydantic"
 
@@ -59,6 +64,27 @@ def docker(session: nox.Session) -> None:
     session.install("-e", ".[docker]", *GROUPS["test"])
     session.env["G4EVAL_REQUIRE_DOCKER"] = "1"
     _pytest(session, "tests", "-m", "docker", *session.posargs)
+
+
+@nox.session(python="3.11")
+def gate(session: nox.Session) -> None:
+    """Gate a candidate: nox -s gate -- BASE CANDIDATE; verdict and exit code come last."""
+    session.install("-e", ".")
+    told = Path(session.create_tmp()) / "code"
+    session.run("python", "-c", _CALL_GATE, str(told), *session.posargs)
+    code = int(told.read_text())
+    verdicts = {0: "PASS", 1: "FAIL", 3: "INCONCLUSIVE", 4: "INVALID"}
+    last = f"{verdicts.get(code, 'no verdict')} (exit code {code})"
+    if code:
+        session.error(last)  # nox itself exits with 1 for every code: CI calls g4eval gate
+    session.log(last)
+
+
+@nox.session(name="gate-sim", python="3.11")
+def gate_sim(session: nox.Session) -> None:
+    """Simulate the gate's error rates and those of the rules in common use: docs/gate.md."""
+    session.install("-e", ".")
+    session.run("python", "benchmarks/gate_error_rates.py", *session.posargs)
 
 
 @nox.session(python="3.11")
