@@ -16,6 +16,8 @@ COMMANDS = {
     "show": ("show", "Print a run's table, or one sample."),
     "export": ("export", "Write a run's completions and grades to a file."),
     "tasks": ("tasks", "List the tasks that can be run."),
+    "published": ("published", "List published scores with their sources."),
+    "report": ("report", "Write runs as HTML pages."),
     "doctor": ("doctor", "Say what is missing on this machine and how to get it."),
 }
 

@@ -21,14 +21,14 @@ from g4eval.report.published import (
 )
 
 
-@click.command()
+@click.command(name="published")
 @click.option("--model", help="Only models whose hub id contains this.")
 @click.option("--task", "benchmark", help="Only this benchmark: aime26, gpqa_diamond, bbeh ...")
 @click.option("--source", help="Only this source: g4-tech-report, aa-mirror-2026-10 ...")
 @click.option("--conflicts", is_flag=True, help="Where sources print unlike numbers.")
 @click.option("--protocols", is_flag=True, help="How scores were measured, with the arithmetic.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
-def published(
+def command(
     *,
     model: str | None,
     benchmark: str | None,

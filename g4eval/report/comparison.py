@@ -221,7 +221,7 @@ def _flips(pairs: Sequence[tuple[SampleView, SampleView]]) -> tuple[Flip, ...]:
 
 
 def _gate_verdict(base: RunView, candidate: RunView) -> Mapping[str, Json] | None:
-    verdict = candidate.gate_verdict
-    if verdict is None:
-        return None
-    return verdict if verdict.get("baseline", base.run_id) == base.run_id else None
+    for verdict in candidate.gate_verdicts:
+        if verdict["baseline"]["run_id"] == base.run_id:
+            return verdict
+    return None

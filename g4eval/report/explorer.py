@@ -88,8 +88,8 @@ def _without_content(texts: Iterator[SampleTexts]) -> Iterator[SampleTexts]:
             repeats=tuple(
                 replace(
                     r,
-                    messages=(),
-                    text="",
+                    prompt=None,
+                    text=None,
                     reasoning=None,
                     extraction=None,
                     lenient_extraction=None,

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from g4eval.errors import MissingExtraError
 from g4eval.records import Interval
 from g4eval.report import words
@@ -145,8 +147,6 @@ def interval_or_point(value: float, interval: Interval | None) -> Interval:
 
 def token_summary(task: TaskView) -> Tokens:
     """Return mean, median and 95th percentile of tokens a completion."""
-    import numpy as np
-
     known = [
         r.completion_tokens
         for sample in task.samples

@@ -7,7 +7,7 @@ part of a run, so they are read lazily, one sample at a time.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from g4eval.records import Estimate, Interval, Json, Message, Outcome
+from g4eval.records import Estimate, Interval, Json, Outcome
 from g4eval.report.reproduction import Measurement
 
 
@@ -43,12 +43,16 @@ class JudgedTest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepeatTexts:
-    """The texts of one try. All strings are the model's and never trusted."""
+    """The texts of one try, the model's and never trusted.
+
+    The long ones are zstd frames of UTF-8 text as the store keeps them, so that a report copies
+    gigabytes without unpacking them (`store.schema.pack_text` makes one).
+    """
 
     repeat: int
-    messages: tuple[Message, ...] = ()  # the prompt; empty: not stored and not rendered again
-    text: str = ""
-    reasoning: str | None = None
+    prompt: bytes | None = None  # a frame of JSON: [{"role", "content"}]; None: not stored
+    text: bytes | None = None  # a frame
+    reasoning: bytes | None = None  # a frame
     stop_reason: str = "stop"
     extraction: str | None = None
     lenient_extraction: str | None = None
@@ -127,7 +131,7 @@ class RunView:
     command: str = ""  # makes the run again
     updated_at: float = 0.0  # seconds since the epoch, of the last completion or grade
     is_finished: bool = True
-    gate_verdict: Mapping[str, Json] | None = None  # verdict.json
+    gate_verdicts: tuple[Mapping[str, Json], ...] = ()  # this run as the candidate
     read_texts: Callable[[str], Iterator[SampleTexts]]  # of a task, samples in the view's order
 
     def task(self, task_id: str) -> TaskView | None:

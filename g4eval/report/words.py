@@ -65,6 +65,6 @@ def moment(seconds: float) -> str:
 
 
 def slug(name: str) -> str:
-    """A run id as a file name: what isn't a letter, digit, dot, dash or underscore becomes a dash."""
+    """A run id as a file name: all but letters, digits, dots, dashes, underscores become dashes."""
     kept = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in name)
     return kept.strip(".-") or "run"

@@ -1,5 +1,5 @@
 // Data arrives by script tags, the only way that works from a file: each data file calls
-// g4eval.receive(name, value). Texts come as base64 of gzipped JSON and are unpacked here.
+// g4eval.receive(name, value). Long texts come as base64 of zstd frames; fzstd unpacks them.
 "use strict";
 const g4eval = (() => {
   const values = new Map(); // name -> promise
@@ -38,17 +38,16 @@ const g4eval = (() => {
     });
   }
 
-  async function unpack(base64) {
+  function unpack(base64) {
     const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-    return new Response(stream).json();
+    return new TextDecoder().decode(fzstd.decompress(bytes));
   }
 
   const shards = new Map(); // path -> promise of {sample id: texts}; the last few are kept
   function shard(folder, name) {
     const path = `${folder}/${name}.js`;
     if (!shards.has(path)) {
-      shards.set(path, load(path).then(() => want(name)).then(unpack));
+      shards.set(path, load(path).then(() => want(name)));
       if (shards.size > 4) {
         const oldest = shards.keys().next().value;
         shards.delete(oldest);
@@ -76,5 +75,5 @@ const g4eval = (() => {
     return node;
   }
 
-  return { el, forget, load, receive, shard, want };
+  return { el, forget, load, receive, shard, unpack, want };
 })();

@@ -175,7 +175,9 @@
     const hidden = row.task.hidden;
     const outcome = row.outcomes[place];
     const length = (text) => `${count(text.length)} characters`;
-    const prompt = texts.prompts[entry.prompt] ?? [];
+    const packedPrompt = texts.prompts[entry.prompt];
+    const prompt = packedPrompt ? JSON.parse(g4eval.unpack(packedPrompt)) : [];
+    const answer = entry.text ? g4eval.unpack(entry.text) : "";
     return [
       el("dl", { class: "meta" },
         fact("Outcome", WORDS[outcome] + (row.cut[place] ? ", truncated" : "")),
@@ -191,14 +193,15 @@
       ...(entry.notes ?? []).map((note) => el("p", { class: "hint" }, `The grader says: ${note}.`)),
       hidden ? gatedNote() : null,
       prompt.length
-        ? block("Prompt", length(prompt.map(([, text]) => text).join("")), prompt.every(([, text]) => text.length < 4000),
-            ...prompt.flatMap(([role, text]) => [prompt.length > 1 ? el("h4", {}, role) : "", modelText(text)]))
+        ? block("Prompt", length(prompt.map((turn) => turn.content).join("")), prompt.every((turn) => turn.content.length < 4000),
+            ...prompt.flatMap((turn) => [prompt.length > 1 ? el("h4", {}, turn.role) : "", modelText(turn.content)]))
         : null,
       entry.reasoning
-        ? lazy(block("Reasoning", length(entry.reasoning), false), () => modelText(entry.reasoning))
+        ? lazy(block("Reasoning", entry.reasoningTokens ? `${count(entry.reasoningTokens)} tokens` : "", false),
+            () => modelText(g4eval.unpack(entry.reasoning)))
         : null,
-      hidden ? null : block("Answer", entry.text ? length(entry.text) : "empty: nothing came after the thought", true,
-        entry.text ? modelText(entry.text, entry.extraction) : ""),
+      hidden ? null : block("Answer", answer ? length(answer) : "empty: nothing came after the thought", true,
+        answer ? modelText(answer, entry.extraction) : ""),
       entry.tests ? block("Tests", `${entry.tests.length} shown`, true, tests(entry)) : null,
     ].filter((node) => node !== null);
   }

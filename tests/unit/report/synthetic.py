@@ -10,6 +10,7 @@ from g4eval.report.reproduction import Measurement, wilson_interval
 from g4eval.report.views import (
     Fact,
     GroupView,
+    JudgedTest,
     MetricView,
     RepeatTexts,
     RepeatView,
@@ -17,13 +18,12 @@ from g4eval.report.views import (
     SampleTexts,
     SampleView,
     TaskView,
-    JudgedTest,
 )
+from g4eval.store.schema import pack_messages, pack_text
 
-WORDS = [
-    *"let us count the ways and check each case again because the sum of first terms is".split(),
-    *"even so remaining factor divides it which leaves two candidates one them too large".split(),
-]
+SENTENCE = """let us count the ways and check each case again because the sum of first terms is even
+so remaining factor divides it which leaves two candidates one of them too large"""
+WORDS = SENTENCE.split()
 
 
 def unit(*parts):
@@ -33,10 +33,8 @@ def unit(*parts):
 
 
 def prose(n_words, *parts):
-    return (
-        " ".join(WORDS[int(unit(*parts, i) * len(WORDS))] for i in range(n_words)).capitalize()
-        + "."
-    )
+    draw = random.Random(hashlib.sha256(repr(parts).encode()).digest())
+    return " ".join(draw.choices(WORDS, k=n_words)).capitalize() + "."
 
 
 def estimate_of(samples):
@@ -107,10 +105,14 @@ def texts_of(run_id, task_id, sample, target):
         answer = target if right else str((int(target) + 7) % 1000)
         where = (run_id, task_id, sample.sample_id, view.repeat)
         text = f"{prose(60, *where)}\n\nTherefore the answer is \\boxed{{{answer}}}."
-        tests = ()
+        tests: tuple[JudgedTest, ...] = ()
         verdict = None
         if task_id.startswith("livecodebench"):
-            text = f"Read the numbers and print their sum.\n\n```python\nprint(sum(map(int, input().split())){'' if right else ' + 1'})\n```"
+            extra = "" if right else " + 1"
+            text = (
+                "Read the numbers and print their sum.\n\n"
+                f"```python\nprint(sum(map(int, input().split())){extra})\n```"
+            )
             verdict = "AC" if right else "WA"
             tests = (
                 JudgedTest(verdict="AC", input="1 2\n", expected="3\n", got="3\n"),
@@ -127,14 +129,17 @@ def texts_of(run_id, task_id, sample, target):
         repeats.append(
             RepeatTexts(
                 repeat=view.repeat,
-                messages=(
-                    Message(
-                        role="user",
-                        content=f"{prose(45, task_id, sample.sample_id)}\n\nPut your final answer within \\boxed{{}}.",
-                    ),
+                prompt=pack_messages(
+                    [
+                        Message(
+                            role="user",
+                            content=prose(45, task_id, sample.sample_id)
+                            + "\n\nPut your final answer within \\boxed{}.",
+                        )
+                    ]
                 ),
-                text=text,
-                reasoning="\n\n".join(prose(90, *where, i) for i in range(4)),
+                text=pack_text(text),
+                reasoning=pack_text("\n\n".join(prose(90, *where, i) for i in range(4))),
                 stop_reason="length" if view.is_truncated else "stop",
                 extraction=answer,
                 lenient_extraction="12" if view.readings_disagree else answer,
@@ -260,8 +265,8 @@ def run_view(
         model=model,
         engine=engine,
         summary=(
-            f"{model}, served by {engine} 0.23.1 in bfloat16 on two H100 GPUs, thinking on. Sampled "
-            "at temperature 1, top-p 0.95, top-k 64, up to 65,536 tokens an answer, run seed 0."
+            f"{model}, served by {engine} 0.23.1 in bfloat16, thinking on. Sampled at "
+            " temperature 1, top-p 0.95, top-k 64, up to 65,536 tokens an answer, run seed 0."
         ),
         facts={
             "Model": (

@@ -1,0 +1,279 @@
+"""A run folder to what the report shows of it. Texts are read only when they are asked for."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from g4eval.profile import Profile, get_profile, profile_of
+from g4eval.records import Json, Outcome, StopReason, Thought
+from g4eval.report.manifest_words import facts_of, summary_of
+from g4eval.report.published import published_scores
+from g4eval.report.reproduction import Measurement
+from g4eval.report.views import (
+    GroupView,
+    JudgedTest,
+    MetricView,
+    RepeatTexts,
+    RepeatView,
+    RunView,
+    SampleTexts,
+    SampleView,
+    TaskView,
+)
+from g4eval.stats.summary import TaskSummary, summarise
+from g4eval.store.reader import RunReader, StoredRow, StoredTexts
+
+
+def view_run(folder: Path) -> RunView:
+    """Return the view of a run folder; raises StoreError where it can't be read."""
+    with RunReader(folder) as run:
+        manifest = run.manifest()
+        profile = _profile(manifest)
+        summaries = summarise(run)
+        rows = {s.task_id: list(run.rows(s.task_id)) for s in summaries}
+        tasks = tuple(
+            _task(run, summary, rows[summary.task_id], manifest, profile) for summary in summaries
+        )
+        return RunView(
+            run_id=run.run_id,
+            model=manifest["engine"]["model"],
+            engine=manifest["engine"]["engine"],
+            summary=summary_of(manifest),
+            facts=facts_of(manifest),
+            tasks=tasks,
+            command="g4eval run --from manifest.json",
+            updated_at=max((r.finished_at for task in rows.values() for r in task), default=0.0),
+            is_finished=not any(s.audit.n_missing or s.audit.failed for s in summaries),
+            gate_verdicts=_gate_verdicts(folder),
+            read_texts=partial(_read_texts, folder),
+        )
+
+
+def measurements(folder: Path) -> tuple[Measurement, ...]:
+    """Return what `--strict` judges: a measurement a task."""
+    return tuple(task.measurement for task in view_run(folder).tasks)
+
+
+def _task(
+    run: RunReader,
+    summary: TaskSummary,
+    rows: list[StoredRow],
+    manifest: Mapping[str, Any],
+    profile: Profile | None,
+) -> TaskView:
+    plan = summary.plan
+    busy = _busy_seconds(rows)
+    tokens = sum(row.completion_tokens or 0 for row in rows)
+    repeats: dict[str, list[RepeatView]] = defaultdict(list)
+    for row in rows:
+        repeats[row.sample_id].append(_repeat(row))
+    stored = run.samples(summary.task_id)
+    return TaskView(
+        task_id=summary.task_id,
+        title=plan["title"],
+        version=plan["version"],
+        measurement=_measurement(summary, rows, manifest, profile),
+        is_gated=plan["gated"],
+        metrics=_metrics(summary),
+        groups=tuple(
+            GroupView(group=name, value=value, estimate=estimate)
+            for name, parts in summary.splits.items()
+            for value, estimate in parts.items()
+        ),
+        samples=tuple(
+            SampleView(
+                sample_id=sample.sample_id,
+                groups={name: sample.groups.get(name, "") for name in plan["splits"]},
+                repeats=tuple(repeats[sample.sample_id]),
+            )
+            for sample in stored
+        ),
+        n_planned=len(stored) * plan["repeats"] if plan["is_generated"] else len(rows),
+        tokens_per_second=tokens / busy if busy and tokens else None,
+        hours=busy / 3600 if busy else None,
+        cautions=tuple(_cautions(summary)),
+    )
+
+
+def _repeat(row: StoredRow) -> RepeatView:
+    grade = row.grade
+    return RepeatView(
+        repeat=row.repeat,
+        outcome=row.outcome,
+        is_truncated=row.stop_reason is StopReason.LENGTH,
+        readings_disagree=grade is not None
+        and grade.lenient_outcome is not None
+        and grade.lenient_outcome is not grade.outcome
+        and Outcome.CORRECT in (grade.outcome, grade.lenient_outcome),
+        completion_tokens=row.completion_tokens,
+    )
+
+
+def _measurement(
+    summary: TaskSummary,
+    rows: list[StoredRow],
+    manifest: Mapping[str, Any],
+    profile: Profile | None,
+) -> Measurement:
+    plan, engine = summary.plan, manifest["engine"]
+    sampling = plan["sampling"]
+    return Measurement(
+        model=engine["model"],
+        published_as=_published_model(engine["model"], profile),
+        benchmark=_benchmark(summary.task_id, plan),
+        estimate=summary.estimate,
+        metric=plan["metrics"][0],
+        release=_release(plan),
+        n_samples_full=plan["n_selected"] if plan["settings"] else plan["rows_stated"],
+        is_partial=summary.is_partial or summary.audit.n_missing > 0,
+        engine=engine["engine"],
+        thinking=engine["thinking"],
+        share_with_thought=sum(row.thought is not Thought.NONE for row in rows) / len(rows)
+        if rows and plan["is_generated"]
+        else None,
+        temperature=sampling["temperature"],
+        top_p=sampling["top_p"],
+        top_k=sampling["top_k"],
+        max_new_tokens=sampling["max_new_tokens"],
+        quantization=engine["quantization"],
+        chat_template_hash=engine["chat_template_hash"],
+        known_template_hashes=profile.chat_template_hashes if profile is not None else (),
+    )
+
+
+def _profile(manifest: Mapping[str, Any]) -> Profile | None:
+    name = manifest["config"].get("profile")
+    return get_profile(name) if name else profile_of(manifest["engine"]["model"])
+
+
+def _published_model(model: str, profile: Profile | None) -> str | None:
+    """Return the hub id under which the model's scores are published."""
+    names = [model]
+    if profile is not None:
+        names = [name for name in (profile.published_as, profile.hub_id) if name] + names
+    known = {score.model for score in published_scores()}
+    return next((name for name in names if name in known), None)
+
+
+def _benchmark(task_id: str, plan: Mapping[str, Any]) -> str | None:
+    """Return the benchmark of published scores that a task is of.
+
+    Every LiveCodeBench set is held against v6, so that another window is named as what it is.
+    """
+    if plan["family"] == "livecodebench":
+        return "livecodebench_v6"
+    known = {score.benchmark for score in published_scores()}
+    return next((name for name in (plan["published_as"], task_id) if name in known), None)
+
+
+def _release(plan: Mapping[str, Any]) -> str | None:
+    """Say in words which set the settings choose; None where a task has only one."""
+    chosen = {key: value for key, value in plan["settings"].items() if value is not None}
+    if not chosen:
+        return None
+    words = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in chosen.items())
+    return f"{words} ({plan['n_selected']:,} samples)"
+
+
+def _metrics(summary: TaskSummary) -> tuple[MetricView, ...]:
+    """Return pass@k at the powers of two and at the most, and the majority's share."""
+    metrics = [
+        MetricView(name=f"pass@{k}", value=value)
+        for k, (value, _) in summary.pass_at.items()
+        if k > 1 and (k & (k - 1) == 0 or k == max(summary.pass_at))
+    ]
+    metrics += [MetricView(name=f"maj@{k}", value=v) for k, v in summary.maj_at.items() if k > 1]
+    return tuple(metrics)
+
+
+def _cautions(summary: TaskSummary) -> Iterator[str]:
+    plan, audit = summary.plan, summary.audit
+    if plan["invented"]:
+        yield "its samples are invented, so the score means nothing outside g4eval"
+    if summary.is_partial:
+        yield f"partial: {summary.estimate.n_samples:,} of {plan['rows_stated']:,} samples"
+    if audit.n_missing:
+        yield f"{audit.n_missing:,} requests are still to be sent"
+    if audit.failed:
+        yield f"{audit.failed:,} requests failed and will be sent again"
+    if audit.n_not_extracted:
+        yield f"{audit.n_not_extracted:,} right answers were found by the second reading only"
+    if audit.n_duplicates:
+        yield f"{audit.n_duplicates:,} tries have the very text of another try at the sample"
+    yield f"data from {plan['source']}, text {plan['text']}"
+
+
+def _busy_seconds(rows: Iterable[StoredRow]) -> float:
+    """Return the time in which at least one of these requests was under way."""
+    busy, end = 0.0, 0.0
+    for row in sorted(rows, key=lambda row: row.started_at):
+        if row.started_at and row.finished_at > end:
+            busy += row.finished_at - max(row.started_at, end)
+            end = row.finished_at
+    return busy
+
+
+def _gate_verdicts(folder: Path) -> tuple[Mapping[str, Json], ...]:
+    """Return the gate's decisions with this run as the candidate."""
+    return tuple(
+        json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(folder.glob("verdict*.json"))
+    )
+
+
+def _read_texts(folder: Path, task_id: str) -> Iterator[SampleTexts]:
+    with RunReader(folder) as run:
+        targets = {sample.sample_id: sample.target for sample in run.samples(task_id)}
+        for sample_id, rows in groupby(run.texts(task_id), key=lambda row: row.sample_id):
+            prompts: dict[str | None, bytes | None] = {None: None}
+            repeats = []
+            for row in rows:
+                if row.prompt_hash not in prompts:
+                    assert row.prompt_hash is not None
+                    prompts[row.prompt_hash] = run.packed_prompt(row.prompt_hash)
+                repeats.append(_repeat_texts(row, prompts[row.prompt_hash]))
+            yield SampleTexts(
+                sample_id=sample_id, target=targets.get(sample_id), repeats=tuple(repeats)
+            )
+
+
+def _repeat_texts(row: StoredTexts, prompt: bytes | None) -> RepeatTexts:
+    grade = row.grade
+    details = {} if grade is None else grade.details
+    seconds = row.finished_at - row.started_at
+    return RepeatTexts(
+        repeat=row.repeat,
+        prompt=prompt,
+        text=row.text,
+        reasoning=row.reasoning,
+        stop_reason=row.stop_reason.value,
+        extraction=None if grade is None else grade.extraction,
+        lenient_extraction=None if grade is None else grade.lenient_extraction,
+        verdict=None if grade is None else grade.verdict,
+        notes=tuple(_notes(details)),
+        tests=tuple(_tests(details)),
+        prompt_tokens=row.prompt_tokens,
+        reasoning_tokens=row.reasoning_tokens,
+        seconds=seconds if seconds > 0 else None,
+    )
+
+
+def _notes(details: Mapping[str, Json]) -> Iterator[str]:
+    """Yield what a grader says of its reading, but for the tests, which have a table."""
+    for name, value in details.items():
+        if isinstance(value, str | int | float) and name not in ("tests", "results"):
+            yield str(value) if name in ("reason", "error") else f"{name} {value}"
+
+
+def _tests(details: Mapping[str, Json]) -> Iterator[JudgedTest]:
+    for test in details.get("tests", ()):
+        yield JudgedTest(
+            verdict=test["verdict"],
+            input=test.get("input"),
+            expected=test.get("expected"),
+            got=test.get("got"),
+        )
