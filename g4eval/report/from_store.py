@@ -8,11 +8,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from g4eval.profile import Profile, get_profile, profile_of
-from g4eval.records import Json, Outcome, StopReason, Thought
+from g4eval.profile import Profile
+from g4eval.records import Json, Outcome, StopReason
 from g4eval.report.manifest_words import facts_of, summary_of
-from g4eval.report.published import published_scores
-from g4eval.report.reproduction import Measurement
+from g4eval.report.measuring import measure, profile_of_run
 from g4eval.report.views import (
     GroupView,
     JudgedTest,
@@ -32,7 +31,7 @@ def view_run(folder: Path) -> RunView:
     """Return the view of a run folder; raises StoreError where it can't be read."""
     with RunReader(folder) as run:
         manifest = run.manifest()
-        profile = _profile(manifest)
+        profile = profile_of_run(manifest)
         summaries = summarise(run)
         rows = {s.task_id: list(run.rows(s.task_id)) for s in summaries}
         tasks = tuple(
@@ -53,11 +52,6 @@ def view_run(folder: Path) -> RunView:
         )
 
 
-def measurements(folder: Path) -> tuple[Measurement, ...]:
-    """Return what `--strict` judges: a measurement a task."""
-    return tuple(task.measurement for task in view_run(folder).tasks)
-
-
 def _task(
     run: RunReader,
     summary: TaskSummary,
@@ -76,7 +70,7 @@ def _task(
         task_id=summary.task_id,
         title=plan["title"],
         version=plan["version"],
-        measurement=_measurement(summary, rows, manifest, profile),
+        measurement=measure(summary, rows, manifest, profile),
         is_gated=plan["gated"],
         metrics=_metrics(summary),
         groups=tuple(
@@ -111,72 +105,6 @@ def _repeat(row: StoredRow) -> RepeatView:
         and Outcome.CORRECT in (grade.outcome, grade.lenient_outcome),
         completion_tokens=row.completion_tokens,
     )
-
-
-def _measurement(
-    summary: TaskSummary,
-    rows: list[StoredRow],
-    manifest: Mapping[str, Any],
-    profile: Profile | None,
-) -> Measurement:
-    plan, engine = summary.plan, manifest["engine"]
-    sampling = plan["sampling"]
-    return Measurement(
-        model=engine["model"],
-        published_as=_published_model(engine["model"], profile),
-        benchmark=_benchmark(summary.task_id, plan),
-        estimate=summary.estimate,
-        metric=plan["metrics"][0],
-        release=_release(plan),
-        n_samples_full=plan["n_selected"] if plan["settings"] else plan["rows_stated"],
-        is_partial=summary.is_partial or summary.audit.n_missing > 0,
-        engine=engine["engine"],
-        thinking=engine["thinking"],
-        share_with_thought=sum(row.thought is not Thought.NONE for row in rows) / len(rows)
-        if rows and plan["is_generated"]
-        else None,
-        temperature=sampling["temperature"],
-        top_p=sampling["top_p"],
-        top_k=sampling["top_k"],
-        max_new_tokens=sampling["max_new_tokens"],
-        quantization=engine["quantization"],
-        chat_template_hash=engine["chat_template_hash"],
-        known_template_hashes=profile.chat_template_hashes if profile is not None else (),
-    )
-
-
-def _profile(manifest: Mapping[str, Any]) -> Profile | None:
-    name = manifest["config"].get("profile")
-    return get_profile(name) if name else profile_of(manifest["engine"]["model"])
-
-
-def _published_model(model: str, profile: Profile | None) -> str | None:
-    """Return the hub id under which the model's scores are published."""
-    names = [model]
-    if profile is not None:
-        names = [name for name in (profile.published_as, profile.hub_id) if name] + names
-    known = {score.model for score in published_scores()}
-    return next((name for name in names if name in known), None)
-
-
-def _benchmark(task_id: str, plan: Mapping[str, Any]) -> str | None:
-    """Return the benchmark of published scores that a task is of.
-
-    Every LiveCodeBench set is held against v6, so that another window is named as what it is.
-    """
-    if plan["family"] == "livecodebench":
-        return "livecodebench_v6"
-    known = {score.benchmark for score in published_scores()}
-    return next((name for name in (plan["published_as"], task_id) if name in known), None)
-
-
-def _release(plan: Mapping[str, Any]) -> str | None:
-    """Say in words which set the settings choose; None where a task has only one."""
-    chosen = {key: value for key, value in plan["settings"].items() if value is not None}
-    if not chosen:
-        return None
-    words = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in chosen.items())
-    return f"{words} ({plan['n_selected']:,} samples)"
 
 
 def _metrics(summary: TaskSummary) -> tuple[MetricView, ...]:

@@ -248,6 +248,7 @@
       ...tryView(row, texts, place));
     detail.dataset.sample = row.id;
     detail.scrollTop = scroll;
+    if (list.offsetParent === null) detail.scrollIntoView({ block: "start" }); // narrow: in its place
     if (focus) detail.querySelector('[aria-pressed="true"]')?.focus({ preventScroll: true });
     return undefined;
   }
