@@ -27,11 +27,8 @@ from g4eval.records import Completion, Grade, Message, Outcome, Request, Sample,
 from g4eval.store.manifest import write_manifest
 from g4eval.store.run_store import RunStore
 
-WORDS = [
-    f"{a}{b}"
-    for a in ["ba", "ce", "di", "fo", "gu", "ha", "ki", "lo", "mu", "ne"]
-    for b in ["r", "n", "s", "t", "l", "m", "x"]
-]
+STARTS, ENDS = "ba ce di fo gu ha ki lo mu ne", "rnstlmx"
+WORDS = [start + end for start in STARTS.split(" ") for end in ENDS]
 TASK = "demo_math"
 
 

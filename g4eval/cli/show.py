@@ -38,7 +38,7 @@ def command(
 def print_run(
     folder: Path, *, as_json: bool, summaries: list[TaskSummary] | None = None
 ) -> tuple[ReproductionResult, ...]:
-    """Print a run's table on stdout, its rates and its place on stderr; return its reproductions."""
+    """Print a run's table and reproductions on stdout, rates and place on stderr."""
     with RunReader(folder) as run:
         summaries = summarise(run) if summaries is None else summaries
         results = reproduce_run(run, summaries)

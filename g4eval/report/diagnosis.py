@@ -27,6 +27,8 @@ class Cause:
 
 def diagnose(result: ReproductionResult) -> tuple[Cause, ...]:
     """Return what in this run may have moved the score; empty: nothing stands out."""
+    if result.measurement.engine == "fake":
+        return ()  # its answers are scripted: nothing moved them
     found = [cause for check in _CHECKS if (cause := check(result)) is not None]
     if not found and result.verdict in (Reproduction.BELOW, Reproduction.ABOVE):
         found.append(_nothing_found(result))
@@ -47,7 +49,7 @@ def _thinking(result: ReproductionResult) -> Cause | None:
     return Cause(
         name="thinking off",
         evidence=evidence,
-        advice="--set engine.thinking=on; Gemma 4's chat template has it off by default. On GPQA "
+        advice="--set engine.thinking=true; Gemma 4's chat template has it off by default. On GPQA "
         "Diamond it was worth 8 points to the 31B",
     )
 

@@ -56,9 +56,8 @@ class ScoreRow:
     @property
     def over_reference(self) -> float | None:
         """Our value minus the reference's, as a fraction."""
-        if self.reference is None:
-            return None
-        return self.task.measurement.estimate.value - self.reference.value
+        value = self.task.measurement.estimate.value
+        return None if self.reference is None or math.isnan(value) else value - self.reference.value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -96,7 +96,9 @@ def build_report(runs: Sequence[RunView], out: Path, options: ReportOptions) -> 
     for comparison in comparisons:
         name = f"compare-{comparison.slug}"
         _write(data / f"{name}.js", script_call("comparison", comparison_data(comparison)))
-    score_table(leaderboard).to_csv(out / "leaderboard.csv", index=False, lineterminator="\n")
+    score_table(leaderboard).to_csv(
+        out / "leaderboard.csv", index=False, float_format="%.6g", lineterminator="\n"
+    )
     _write_pages(out, leaderboard, comparisons, options)
     _write(data / "live.js", script_call("live", live_state(runs, options)))
 

@@ -15,8 +15,16 @@ const charts = (() => {
       const next = Math.floor(entry.contentRect.width);
       if (Math.abs(next - width) < 4) return;
       width = next;
-      box.replaceChildren(draw(width));
+      const drawn = draw(width);
+      box.replaceChildren(drawn instanceof SVGElement ? spoken(drawn) : drawn);
     }).observe(box);
+  }
+
+  // To assistive technology a chart is one image with all its numbers; its groups have no names.
+  function spoken(chart) {
+    chart.setAttribute("role", "img");
+    for (const group of chart.querySelectorAll("g[aria-label]")) group.removeAttribute("aria-label");
+    return chart;
   }
 
   function bounds(values, pad) {
@@ -27,6 +35,8 @@ const charts = (() => {
 
   const shorten = (text, room) => (text.length <= room ? text : `${text.slice(0, room - 1)}\u2026`);
 
+  const empty = (text) => g4eval.el("p", { class: "hint" }, text);
+
   // One row a run: its label above, then measured with both intervals, the published one below it.
   function forest(panel, width) {
     const rows = panel.rows.filter((row) => known(row.value)).map((row, index) => ({ ...row, index }));
@@ -34,10 +44,10 @@ const charts = (() => {
       .flatMap((r) => [r.wideLow, r.wideHigh, r.publishedLow, r.publishedHigh, r.published])
       .filter(known);
     if (panel.reference) values.push(panel.reference.value);
-    if (!values.length) return g4eval.el("p", { class: "hint" }, "Nothing was graded yet.");
+    if (!values.length) return empty("Nothing was graded yet.");
     const domain = bounds(values, 2);
     const printed = rows.filter((row) => known(row.published));
-    const spoken = rows.map(
+    const sentences = rows.map(
       (r) =>
         `${r.label}: ${number(r.value)}, 95 % interval ${range(r.low, r.high)}` +
         (known(r.published) ? `, published ${number(r.published)}, ${r.verdict}` : ""),
@@ -58,7 +68,7 @@ const charts = (() => {
       marginRight: 14,
       marginTop: 4,
       marginBottom: 26,
-      ariaLabel: `${panel.task}. ${spoken.join(". ")}`,
+      ariaLabel: `${panel.task}. ${sentences.join(". ")}`,
       x: { domain, ticks: Math.min(6, Math.round(width / 70)), label: null },
       y: { domain: [rows.length, 0], axis: null },
       marks: [
@@ -95,7 +105,7 @@ const charts = (() => {
         }),
         Plot.tip(
           rows,
-          Plot.pointer({ x: "value", y: (r) => r.index + 0.52, title: tip, maxRadius: 80, fontSize: 12 }),
+          Plot.pointer({ x: "value", y: (r) => r.index + 0.52, title: tip, maxRadius: 80, fontSize: 12, className: "tip" }),
         ),
       ],
     });
@@ -104,7 +114,7 @@ const charts = (() => {
   // Differences in points around a line at 0.
   function differences(tasks, width) {
     const rows = tasks.filter((t) => known(t.delta)).map((t, index) => ({ ...t, index }));
-    if (!rows.length) return g4eval.el("p", { class: "hint" }, "No sample was graded in both runs.");
+    if (!rows.length) return empty("No sample was graded in both runs.");
     const reach = Math.max(1, ...rows.flatMap((t) => [Math.abs(t.low), Math.abs(t.high)])) * 1.08;
     return Plot.plot({
       className: "chart",

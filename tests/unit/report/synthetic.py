@@ -5,8 +5,8 @@ import math
 import random
 from dataclasses import replace
 
-from g4eval.records import Estimate, Interval, Message, Outcome
-from g4eval.report.reproduction import Measurement, wilson_interval
+from g4eval.records import Message, Outcome
+from g4eval.report.reproduction import Measurement
 from g4eval.report.views import (
     Fact,
     GroupView,
@@ -19,6 +19,7 @@ from g4eval.report.views import (
     SampleView,
     TaskView,
 )
+from g4eval.stats.accuracy import Scored, estimate
 from g4eval.store.schema import pack_messages, pack_text
 
 SENTENCE = """let us count the ways and check each case again because the sum of first terms is even
@@ -38,42 +39,12 @@ def prose(n_words, *parts):
 
 
 def estimate_of(samples):
-    graded = [[r for r in s.repeats if r.outcome is not Outcome.UNGRADED] for s in samples]
-    graded = [g for g in graded if g]
-    means = [sum(r.outcome is Outcome.CORRECT for r in g) / len(g) for g in graded]
-    every = [r for g in graded for r in g]
-    value = sum(means) / len(means)
-    within = sum(m * (1 - m) for m in means) / len(means)
-    repeats = max(len(g) for g in graded)
-    se_super = math.sqrt(sum((m - value) ** 2 for m in means) / (len(means) - 1) / len(means))
-    se = math.sqrt(within / (len(means) * max(1, repeats - 1))) if repeats > 1 else None
-    if se is None:
-        interval = wilson_interval(value, len(means))
-    else:
-        interval = Interval(
-            low=max(0.0, value - 1.96 * se), high=min(1.0, value + 1.96 * se), method="t"
-        )
-    cut = [r for r in every if r.is_truncated]
-    kept = [r for r in every if not r.is_truncated] or every
-    return Estimate(
-        value=value,
-        se_fixed=se,
-        se_super=se_super,
-        interval=interval,
-        interval_super=Interval(
-            low=max(0.0, value - 1.96 * se_super),
-            high=min(1.0, value + 1.96 * se_super),
-            method="t",
-        ),
-        n_samples=len(graded),
-        n_repeats=repeats,
-        n_graded=len(every),
-        n_truncated=len(cut),
-        n_no_answer=sum(r.outcome is Outcome.NO_ANSWER for r in every),
-        n_ungraded=sum(r.outcome is Outcome.UNGRADED for s in samples for r in s.repeats),
-        if_truncated_right=value
-        + sum(r.outcome is not Outcome.CORRECT for r in cut) / max(1, len(every)),
-        if_truncated_left_out=sum(r.outcome is Outcome.CORRECT for r in kept) / len(kept),
+    return estimate(
+        [
+            Scored(sample=i, outcome=repeat.outcome, truncated=repeat.is_truncated)
+            for i, sample in enumerate(samples)
+            for repeat in sample.repeats
+        ]
     )
 
 
@@ -184,7 +155,7 @@ def task_view(run_id, task_id, share, cut_share, *, published_as, engine, limit=
         )
         for i in range(min(n, limit or n))
     )
-    estimate = estimate_of(samples)
+    whole = estimate_of(samples)
     return TaskView(
         task_id=task_id,
         title=title,
@@ -194,7 +165,7 @@ def task_view(run_id, task_id, share, cut_share, *, published_as, engine, limit=
             model=published_as,
             published_as=published_as,
             benchmark=benchmark,
-            estimate=estimate,
+            estimate=whole,
             metric=metric,
             n_samples_full=n,
             is_partial=limit is not None and limit < n,
@@ -205,7 +176,7 @@ def task_view(run_id, task_id, share, cut_share, *, published_as, engine, limit=
             **changes,
         ),
         metrics=(
-            (MetricView(name="adjusted harmonic mean", value=estimate.value * 0.6),)
+            (MetricView(name="adjusted harmonic mean", value=whole.value * 0.6),)
             if task_id == "bbeh_mini"
             else ()
         ),
