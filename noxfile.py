@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent
 PYTHONS = ["3.11", "3.12", "3.13"]
 CODE = ["g4eval", "tasks", "sandboxes", "reports", "tests", "benchmarks", "noxfile.py"]
 GROUPS = nox.project.load_toml(ROOT / "pyproject.toml")["dependency-groups"]
+AXE = "axe-core@4.14.1"  # finds accessibility faults
 # Commands that must not load these modules: they make `--help` slow.
 HEAVY = "torch vllm transformers docker datasets pandas pyarrow scipy sympy numpy lm_eval pydantic"
 
@@ -110,6 +111,20 @@ def minimums(session: nox.Session) -> None:
         str(Path(session.bin) / "python"),
     )
     _pytest(session, "tests", *session.posargs)
+
+
+@nox.session(python="3.11")
+def browser(session: nox.Session) -> None:
+    """Open a report in Chromium: behaviour, accessibility, hostile text, screenshots."""
+    session.install("-e", ".[report]", *GROUPS["test"], *GROUPS["browser"])
+    tools = Path(session.create_tmp())
+    session.run("npm", "install", "--prefix", str(tools), AXE, external=True, silent=True)
+    env = {
+        "G4EVAL_AXE": str(tools / "node_modules/axe-core/axe.min.js"),
+        "G4EVAL_SCREENSHOTS": str(ROOT / "build/screenshots"),
+    }
+    session.run("pytest", "tests/browser", "-m", "browser", *session.posargs, env=env)
+    session.log("screenshots: %s", env["G4EVAL_SCREENSHOTS"])
 
 
 @nox.session(python="3.11")

@@ -125,14 +125,19 @@ def _cautions(summary: TaskSummary) -> Iterator[str]:
     if summary.is_partial:
         yield f"partial: {summary.estimate.n_samples:,} of {plan['rows_stated']:,} samples"
     if audit.n_missing:
-        yield f"{audit.n_missing:,} requests are still to be sent"
+        yield f"{_are(audit.n_missing, 'request')} still to be sent"
     if audit.failed:
-        yield f"{audit.failed:,} requests failed and will be sent again"
+        yield f"{_are(audit.failed, 'failed request')} to be sent again"
     if audit.n_not_extracted:
-        yield f"{audit.n_not_extracted:,} right answers were found by the second reading only"
+        yield f"{_are(audit.n_not_extracted, 'right answer')} found by the second reading only"
     if audit.n_duplicates:
-        yield f"{audit.n_duplicates:,} tries have the very text of another try at the sample"
+        yield f"{_are(audit.n_duplicates, 'answer')} equal to an earlier try's, word for word"
     yield f"data from {plan['source']}, text {plan['text']}"
+
+
+def _are(count: int, noun: str) -> str:
+    """1, "request" -> "1 request is"; 2 -> "2 requests are"."""
+    return f"{count} {noun} is" if count == 1 else f"{count:,} {noun}s are"
 
 
 def _busy_seconds(rows: Iterable[StoredRow]) -> float:

@@ -47,14 +47,11 @@ class Opened:
         page.on("requestfailed", lambda request: self.complaints.append(f"failed {request.url}"))
         page.on("pageerror", lambda error: self.complaints.append(f"error {error}"))
         page.on("dialog", lambda dialog: (self.complaints.append("dialog"), dialog.dismiss()))
-        page.on(
-            "console",
-            lambda message: (
-                self.complaints.append(f"{message.type} {message.text}")
-                if message.type in ("error", "warning")
-                else None
-            ),
-        )
+        page.on("console", self._hear)
+
+    def _hear(self, message):
+        if message.type in ("error", "warning"):
+            self.complaints.append(f"{message.type} {message.text}")
 
     def open(self, path, fragment=""):
         """Open a file and wait until what is drawn by scripts is there."""

@@ -1,9 +1,13 @@
 """The report in a real browser, opened from files, its Content-Security-Policy in force."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from g4eval.report.site import ReportOptions, build_report
+from tests.unit.report.synthetic import run_view
 
 pytestmark = pytest.mark.browser
 
@@ -269,6 +273,30 @@ def test_flips_lead_to_the_sample_in_either_run(opened, report):
     page.wait_for_selector("#detail .model-text, #detail .gated")
     assert page.inner_text("#detail h3") == sample_id
     assert "gemma-4-e4b" in page.url
+
+
+def test_a_live_page_loads_new_results_and_asks_a_reader_first(opened, tmp_path):
+    run = run_view("live", shares={"aime26": 0.5}, limit=4)
+    task = run.tasks[0]
+    early = replace(run, tasks=(replace(task, samples=task.samples[:2]),), is_finished=False)
+    build_report([early], tmp_path, ReportOptions(is_live=True))
+    reader, watcher = opened(), opened()
+    page = watcher.open(tmp_path / "run-live.html")
+    page.wait_for_selector("#live:visible")
+    assert page.inner_text("#live-text").startswith("Running: 8 of 16 completions.")
+    reading = reader.open(tmp_path / "run-live.html", "#/aime26/aime2026-0/0")
+    reading.wait_for_selector("#live:visible")
+    build_report([replace(run, is_finished=False)], tmp_path, ReportOptions(is_live=True))
+    four = "document.querySelector('#filters output')?.textContent === '4 samples'"
+    page.wait_for_function(four)
+    reading.wait_for_selector("#live-load:visible")
+    assert reading.inner_text("#filters output") == "2 samples"
+    reading.click("#live-load")
+    reading.wait_for_function(
+        "document.querySelector('#filters output')?.textContent === '4 samples'"
+    )
+    for view in (reader, watcher):  # a reload ends what was being loaded
+        view.complaints = [c for c in view.complaints if "live.js" not in c]
 
 
 def test_texts_are_loaded_only_when_a_sample_is_opened(opened, report):
