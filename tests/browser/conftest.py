@@ -46,8 +46,12 @@ class Opened:
         page.on("request", lambda request: self.requests.append(request.url))
         page.on("requestfailed", lambda request: self.complaints.append(f"failed {request.url}"))
         page.on("pageerror", lambda error: self.complaints.append(f"error {error}"))
-        page.on("dialog", lambda dialog: (self.complaints.append("dialog"), dialog.dismiss()))
+        page.on("dialog", self._refuse)
         page.on("console", self._hear)
+
+    def _refuse(self, dialog):
+        self.complaints.append(f"dialog {dialog.message}")
+        dialog.dismiss()
 
     def _hear(self, message):
         if message.type in ("error", "warning"):

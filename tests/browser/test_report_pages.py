@@ -238,9 +238,9 @@ def test_everything_can_be_reached_by_keyboard_alone(opened, report):
     assert focused == "true"
     first = page.inner_text("#detail h3")
     page.keyboard.press("j")
-    page.wait_for_function(f"document.querySelector('#detail h3').textContent !== {first!r}")
+    page.wait_for_selector(f"#detail h3:not(:text-is('{first}'))")
     page.keyboard.press("k")
-    page.wait_for_function(f"document.querySelector('#detail h3').textContent === {first!r}")
+    page.wait_for_selector(f"#detail h3:text-is('{first}')")
 
 
 def test_a_menu_opens_by_keyboard_and_closes_on_escape(opened, report):
@@ -287,8 +287,8 @@ def test_a_live_page_loads_new_results_and_asks_a_reader_first(opened, tmp_path)
     reading = reader.open(tmp_path / "run-live.html", "#/aime26/aime2026-0/0")
     reading.wait_for_selector("#live:visible")
     build_report([replace(run, is_finished=False)], tmp_path, ReportOptions(is_live=True))
-    four = "document.querySelector('#filters output')?.textContent === '4 samples'"
-    page.wait_for_function(four)
+    four = "#filters output:text-is('4 samples')"
+    page.wait_for_selector(four)
     reading.wait_for_selector("#live-load:visible")
     assert reading.inner_text("#filters output") == "2 samples"
     reading.click("#live-load")

@@ -45,6 +45,7 @@ PLAN = {
     "metrics": ["accuracy", "pass@k"],
     "splits": ["exam"],
     "grader": "integer",
+    "prompt": "default",
     "sampling": SamplingParams(max_new_tokens=65536).model_dump(mode="json"),
     "repeats": 2,
     "settings": {},
@@ -64,7 +65,7 @@ SAMPLES = (
 
 def request(sample_id, repeat):
     return Request(
-        key=f"{sample_id}{repeat}".ljust(64, "0"),
+        key=f"{sample_id}.{repeat}.".ljust(64, "0"),
         task_id="aime26",
         task_version=1,
         sample_id=sample_id,
