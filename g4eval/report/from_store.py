@@ -108,13 +108,19 @@ def _repeat(row: StoredRow) -> RepeatView:
 
 
 def _metrics(summary: TaskSummary) -> tuple[MetricView, ...]:
-    """Return pass@k at the powers of two and at the most, and the majority's share."""
+    """Return pass@k at the powers of two and at the most, the majority's share, group means."""
     metrics = [
         MetricView(name=f"pass@{k}", value=value)
         for k, (value, _) in summary.pass_at.items()
         if k > 1 and (k & (k - 1) == 0 or k == max(summary.pass_at))
     ]
     metrics += [MetricView(name=f"maj@{k}", value=v) for k, v in summary.maj_at.items() if k > 1]
+    means = summary.groups
+    if means is not None:
+        harmonic = MetricView(
+            name="adjusted harmonic mean", value=means.harmonic, interval=means.harmonic_interval
+        )
+        metrics += [MetricView(name="macro average", value=means.macro), harmonic]
     return tuple(metrics)
 
 
@@ -122,7 +128,9 @@ def _cautions(summary: TaskSummary) -> Iterator[str]:
     plan, audit = summary.plan, summary.audit
     if plan["invented"]:
         yield "its samples are invented, so the score means nothing outside g4eval"
-    if summary.is_partial:
+    if plan.get("incomplete"):
+        yield f"partial: its data has {plan['incomplete']}"
+    elif summary.is_partial:
         yield f"partial: {summary.estimate.n_samples:,} of {plan['rows_stated']:,} samples"
     if audit.n_missing:
         yield f"{_are(audit.n_missing, 'request')} still to be sent"
