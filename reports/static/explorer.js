@@ -192,6 +192,8 @@
         fact("Time", entry.seconds ? `${entry.seconds.toFixed(1)} s` : null)),
       ...(entry.notes ?? []).map((note) => el("p", { class: "hint" }, `The grader says: ${note}.`)),
       hidden ? gatedNote() : null,
+      row.task.gated && !hidden && !prompt.length
+        ? el("p", { class: "hint" }, "Prompts and targets of gated tasks are not stored with a run.") : null,
       prompt.length
         ? block("Prompt", length(prompt.map((turn) => turn.content).join("")), prompt.every((turn) => turn.content.length < 4000),
             ...prompt.flatMap((turn) => [prompt.length > 1 ? el("h4", {}, turn.role) : "", modelText(turn.content)]))

@@ -101,6 +101,8 @@ def test_gated_texts_stay_out_of_every_file_unless_asked_for(tmp_path):
     assert SECRET in (tmp_path / "open" / shard).read_text()
     assert '"gated":true,"hidden":true' in (tmp_path / "shut/data/gated/index.js").read_text()
     assert '"gated":true,"hidden":false' in (tmp_path / "open/data/gated/index.js").read_text()
+    assert "keep it to yourself" in (tmp_path / "open/run-gated.html").read_text("utf-8")
+    assert "keep it to yourself" not in (tmp_path / "shut/run-gated.html").read_text("utf-8")
 
 
 def test_a_hostile_name_of_a_model_is_only_text(tmp_path):
