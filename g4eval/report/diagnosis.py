@@ -60,6 +60,7 @@ def _truncated(result: ReproductionResult) -> Cause | None:
     share = estimate.n_truncated / estimate.n_graded if estimate.n_graded else 0.0
     if share < TRUNCATED_LIMIT:
         return None
+    enlarged = 2 * measured.max_new_tokens
     evidence = (
         f"{share:.1%} of the answers were cut off (budget {measured.max_new_tokens:,} tokens); "
         f"all of them right would give {100 * estimate.if_truncated_right:.1f}"
@@ -70,7 +71,8 @@ def _truncated(result: ReproductionResult) -> Cause | None:
     return Cause(
         name="truncated answers",
         evidence=evidence,
-        advice=f"--set sampling.max_new_tokens={_budget_for(measured)} and a context that holds it",
+        advice=f"--set sampling.max_new_tokens={max(_budget_for(measured), enlarged)} and a context "
+        "that holds it; at a large budget, look whether they repeat themselves",
     )
 
 

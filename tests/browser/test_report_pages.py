@@ -292,9 +292,7 @@ def test_a_live_page_loads_new_results_and_asks_a_reader_first(opened, tmp_path)
     reading.wait_for_selector("#live-load:visible")
     assert reading.inner_text("#filters output") == "2 samples"
     reading.click("#live-load")
-    reading.wait_for_function(
-        "document.querySelector('#filters output')?.textContent === '4 samples'"
-    )
+    reading.wait_for_selector(four)
     for view in (reader, watcher):  # a reload ends what was being loaded
         view.complaints = [c for c in view.complaints if "live.js" not in c]
 

@@ -62,6 +62,13 @@ def test_a_score_below_because_of_truncation_says_so_and_that_it_is_enough():
     assert "65536" in truncated.advice
 
 
+def test_a_budget_that_was_large_and_not_enough_is_doubled():
+    result = reproduce(
+        aime(estimate=estimate(0.7, 0.65, 0.75, n_truncated=24, if_truncated_right=0.9))
+    )
+    assert "max_new_tokens=131072" in diagnose(result)[0].advice
+
+
 def test_truncation_too_rare_to_explain_the_gap_is_not_called_enough():
     result = reproduce(
         aime(estimate=estimate(0.70, 0.65, 0.75, n_truncated=6, if_truncated_right=0.75))
