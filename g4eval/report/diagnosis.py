@@ -71,8 +71,8 @@ def _truncated(result: ReproductionResult) -> Cause | None:
     return Cause(
         name="truncated answers",
         evidence=evidence,
-        advice=f"--set sampling.max_new_tokens={max(_budget_for(measured), enlarged)} and a context "
-        "that holds it; at a large budget, look whether they repeat themselves",
+        advice=f"--set sampling.max_new_tokens={max(_budget_for(measured), enlarged)} and a "
+        "context that holds it; at a large budget, look whether they repeat themselves",
     )
 
 

@@ -206,15 +206,22 @@ def _repeat_texts(row: StoredTexts, prompt: bytes | None) -> RepeatTexts:
 def _notes(details: Mapping[str, Json]) -> Iterator[str]:
     """Yield what a grader says of its reading, but for the tests, which have a table."""
     for name, value in details.items():
-        if isinstance(value, str | int | float) and name not in ("tests", "results"):
-            yield str(value) if name in ("reason", "error") else f"{name} {value}"
+        if isinstance(value, str | int | float):
+            yield str(value) if name in ("reason", "error") else f"{name.replace('_', ' ')} {value}"
 
 
 def _tests(details: Mapping[str, Json]) -> Iterator[JudgedTest]:
-    for test in details.get("tests", ()):
+    """Yield one row a test that ran; the texts of the one that failed, where the grader kept them.
+
+    Judging stops at the first failure, so that is the last one.
+    """
+    verdicts = details.get("results", ())
+    failed = details.get("failed_test", {})
+    for number, verdict in enumerate(verdicts, start=1):
+        texts = failed if number == len(verdicts) else {}
         yield JudgedTest(
-            verdict=test["verdict"],
-            input=test.get("input"),
-            expected=test.get("expected"),
-            got=test.get("got"),
+            verdict=verdict,
+            input=texts.get("input"),
+            expected=texts.get("expected"),
+            got=texts.get("got"),
         )

@@ -1,7 +1,7 @@
 """Models by tasks: every score with its error, the published one beside it, and no false ranks."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -251,11 +251,9 @@ def _finite_percent(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else round(100 * value, 3)
 
 
-def _csv_row(row: ScoreRow) -> Mapping[str, Any]:
-    measured, result = row.task.measurement, row.result
-    estimate, published = measured.estimate, result.published
-    theirs, difference = result.published_interval, result.difference
-    protocol = None if published is None else protocol_of(published)
+def _csv_row(row: ScoreRow) -> dict[str, Any]:
+    measured = row.task.measurement
+    estimate = measured.estimate
     own, wide = estimate.interval, estimate.interval_super
     return {
         "run_id": row.run.run_id,
@@ -280,16 +278,7 @@ def _csv_row(row: ScoreRow) -> Mapping[str, Any]:
         "n_ungraded": estimate.n_ungraded,
         "if_truncated_right": estimate.if_truncated_right,
         "if_truncated_left_out": estimate.if_truncated_left_out,
-        "published": published and published.value,
-        "published_low_95": theirs and theirs.low,
-        "published_high_95": theirs and theirs.high,
-        "published_source": published and published.source_id,
-        "published_protocol": protocol and ("inferred" if protocol.inferred else "stated"),
-        "verdict": result.verdict.value,
-        "difference": None if difference is None or published is None
-        else estimate.value - published.value,
-        "difference_low_95": difference and difference.low,
-        "difference_high_95": difference and difference.high,
+        **_csv_comparison(row.result),
         "gemma_3_27b_published": row.reference and row.reference.value,
         "tokens_mean": row.tokens.mean,
         "tokens_median": row.tokens.median,
@@ -297,6 +286,27 @@ def _csv_row(row: ScoreRow) -> Mapping[str, Any]:
         "tokens_per_second": row.task.tokens_per_second,
         "hours": row.task.hours,
     }  # fmt: skip
+
+
+def _csv_comparison(result: ReproductionResult) -> dict[str, Any]:
+    published, theirs, difference = result.published, result.published_interval, result.difference
+    protocol = None if published is None else protocol_of(published)
+    gap = (
+        None
+        if difference is None or published is None
+        else result.measurement.estimate.value - published.value
+    )
+    return {
+        "published": published and published.value,
+        "published_low_95": theirs and theirs.low,
+        "published_high_95": theirs and theirs.high,
+        "published_source": published and published.source_id,
+        "published_protocol": protocol and ("inferred" if protocol.inferred else "stated"),
+        "verdict": result.verdict.value,
+        "difference": gap,
+        "difference_low_95": difference and difference.low,
+        "difference_high_95": difference and difference.high,
+    }
 
 
 def reference_interval(score: PublishedScore) -> Interval | None:

@@ -22,6 +22,7 @@ from g4eval.report.published import (
 )
 
 Z95 = 1.959963984540054  # two-sided 95 %
+SILENT = "not stated"
 UNGRADED_LIMIT = 0.01  # above this share a score isn't of the whole task
 _SAME_METRIC = {"accuracy", "pass@1", MICRO_AVERAGE}  # all: the share of answers that are right
 
@@ -234,54 +235,42 @@ def _settings(
 ) -> tuple[SettingPair, ...]:
     if published is None:
         return ()
-    silent = "not stated"
-    thinking = {True: "on", False: "off", None: silent}[published.thinking]
+    thinking = {True: "on", False: "off", None: SILENT}[published.thinking]
     known_thinking = published.thinking is not None and measurement.thinking in ("on", "off")
     sampling = f"{measurement.temperature:g} / {measurement.top_p:g} / {measurement.top_k}"
+    quantization = measurement.quantization
+    quantized = None if quantization == "unknown" else quantization != "none"
     inferred = " (inferred)" if protocol is not None and protocol.inferred else ""
     repeats = protocol.n_repeats if protocol is not None else None
     samples = protocol.n_samples if protocol is not None else None
-    quantized = measurement.quantization not in ("none", "unknown")
     return (
-        _pair("questions", measurement.n_samples_full, samples, inferred),
-        _pair("tries per question", measurement.estimate.n_repeats, repeats, inferred),
-        SettingPair(
-            name="thinking",
-            ours=measurement.thinking,
-            published=thinking,
-            differs=measurement.thinking != thinking if known_thinking else None,
+        _counts("questions", measurement.n_samples_full, samples, inferred),
+        _counts("tries per question", measurement.estimate.n_repeats, repeats, inferred),
+        _setting(
+            "thinking",
+            measurement.thinking,
+            thinking,
+            measurement.thinking != thinking if known_thinking else None,
         ),
-        SettingPair(
-            name="temperature / top-p / top-k",
-            ours=sampling,
-            published=f"{silent} (recommended: 1 / 0.95 / 64)",
-            differs=None,
-        ),
-        SettingPair(
-            name="token budget",
-            ours=f"{measurement.max_new_tokens:,}",
-            published=silent,
-            differs=None,
-        ),
-        SettingPair(
-            name="weights",
-            ours=measurement.quantization,
-            published="as released, BF16",
-            differs=None if measurement.quantization == "unknown" else quantized,
-        ),
-        SettingPair(
-            name="metric", ours=measurement.metric, published=published.metric, differs=None
-        ),
+        _setting("temperature / top-p / top-k", sampling, f"{SILENT} (recommended: 1 / 0.95 / 64)"),
+        _setting("token budget", f"{measurement.max_new_tokens:,}", SILENT),
+        _setting("weights", quantization, "as released, BF16", quantized),
+        _setting("metric", measurement.metric, published.metric),
     )
 
 
-def _pair(name: str, ours: int, theirs: int | None, inferred: str) -> SettingPair:
-    return SettingPair(
-        name=name,
-        ours=f"{ours:,}",
-        published="not stated" if theirs is None else f"{theirs:,}{inferred}",
-        differs=None if theirs is None else ours != theirs,
-    )
+def _setting(
+    name: str,
+    ours: str,
+    published: str,
+    differs: bool | None = None,  # noqa: FBT001  a field
+) -> SettingPair:
+    return SettingPair(name=name, ours=ours, published=published, differs=differs)
+
+
+def _counts(name: str, ours: int, theirs: int | None, inferred: str) -> SettingPair:
+    published = SILENT if theirs is None else f"{theirs:,}{inferred}"
+    return _setting(name, f"{ours:,}", published, None if theirs is None else ours != theirs)
 
 
 def _others(

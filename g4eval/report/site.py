@@ -186,19 +186,8 @@ def _environment(
     )
     environment.globals.update(
         policy=content_security_policy(),
-        run_links=[
-            {"file": run_file(run), "label": short_model(run.model), "note": run.run_id}
-            for run in leaderboard.runs
-        ],
-        comparison_links=[
-            {
-                "file": f"compare-{comparison.slug}.html",
-                "label": f"{short_model(comparison.candidate.model)} against "
-                f"{short_model(comparison.base.model)}",
-                "note": f"{comparison.candidate.run_id} against {comparison.base.run_id}",
-            }
-            for comparison in comparisons
-        ],
+        run_links=[_run_link(run) for run in leaderboard.runs],
+        comparison_links=[_comparison_link(comparison) for comparison in comparisons],
         options=options,
         run_file=run_file,
         share=words.share,
@@ -207,6 +196,19 @@ def _environment(
         REFERENCE_NAME=REFERENCE_NAME,
     )
     return environment
+
+
+def _run_link(run: RunView) -> dict[str, str]:
+    return {"file": run_file(run), "label": short_model(run.model), "note": run.run_id}
+
+
+def _comparison_link(comparison: Comparison) -> dict[str, str]:
+    base, candidate = comparison.base, comparison.candidate
+    return {
+        "file": f"compare-{comparison.slug}.html",
+        "label": f"{short_model(candidate.model)} against {short_model(base.model)}",
+        "note": f"{candidate.run_id} against {base.run_id}",
+    }
 
 
 def _write(path: Path, text: str) -> None:

@@ -157,13 +157,18 @@
       el("summary", {}, title, " ", el("span", { class: "sub inline" }, note)), ...children);
   }
 
+  // One row a test; those that were accepted and whose texts are not kept share a row.
   function tests(entry) {
+    const isPlain = ([verdict, ...texts]) => verdict === "AC" && texts.every((text) => text === null);
+    const plain = entry.tests.filter(isPlain).length;
     const row = ([verdict, input, expected, got]) => el("tr", {},
       el("td", { class: verdict === "AC" ? "AC" : "bad" }, verdict),
       ...[input, expected, got].map((text) => el("td", {}, text ?? "\u2013")));
+    const accepted = el("tr", {}, el("td", { class: "AC" }, "AC"),
+      el("td", { colspan: 3 }, `${count(plain)} test${plain === 1 ? "" : "s"} accepted`));
     return el("table", { class: "tests" },
       el("thead", {}, el("tr", {}, ...["Verdict", "Input", "Expected", "Got"].map((h) => el("th", { scope: "col" }, h)))),
-      el("tbody", {}, ...entry.tests.map(row)));
+      el("tbody", {}, plain ? accepted : "", ...entry.tests.filter((test) => !isPlain(test)).map(row)));
   }
 
   const gatedNote = () => el("div", { class: "gated" },
@@ -204,7 +209,7 @@
         : null,
       hidden ? null : block("Answer", answer ? length(answer) : "empty: nothing came after the thought", true,
         answer ? modelText(answer, entry.extraction) : ""),
-      entry.tests ? block("Tests", `${entry.tests.length} shown`, true, tests(entry)) : null,
+      entry.tests ? block("Tests", `${count(entry.tests.length)} ran`, true, tests(entry)) : null,
     ].filter((node) => node !== null);
   }
 

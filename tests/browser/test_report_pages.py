@@ -195,6 +195,7 @@ def test_the_tests_of_a_program_show_input_expected_and_got(opened, report):
     page.select_option("select[name=outcome]", "incorrect")
     page.click(".samples a >> nth=0")
     page.wait_for_selector("#detail .tests")
+    assert page.inner_text("#detail .tests tbody tr >> nth=0").endswith("2 tests accepted")
     last = page.locator("#detail .tests tbody tr").last.locator("td").all_inner_texts()
     assert last[0] == "WA"
     assert [text.strip() for text in last[1:]] == ["4 5 6", "15", "16"]

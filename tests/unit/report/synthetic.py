@@ -86,7 +86,8 @@ def texts_of(run_id, task_id, sample, target):
             )
             verdict = "AC" if right else "WA"
             tests = (
-                JudgedTest(verdict="AC", input="1 2\n", expected="3\n", got="3\n"),
+                JudgedTest(verdict="AC"),
+                JudgedTest(verdict="AC"),
                 JudgedTest(
                     verdict=verdict,
                     input="4 5 6\n",

@@ -115,7 +115,9 @@ ROWS = (
             lenient_outcome=Outcome.CORRECT,
             details={
                 "error": "too slow",
-                "tests": [{"verdict": "WA", "input": "1", "expected": "2", "got": "3"}],
+                "cpu_seconds": 0.5,
+                "results": ["AC", "WA"],
+                "failed_test": {"input": "1", "expected": "2", "got": "3"},
             },
         ),
     ),
@@ -202,10 +204,10 @@ def test_texts_are_read_from_the_store_as_they_were_written(view):
     assert (second.stop_reason, second.notes) == ("length", ("the thought was not closed",))
     (judged,) = by_id["a"].repeats
     assert (judged.extraction, judged.lenient_extraction) == ("8", "7")
-    assert [(t.verdict, t.input, t.expected, t.got) for t in judged.tests] == [
-        ("WA", "1", "2", "3")
-    ]
-    assert judged.notes == ("too slow",)
+    first, last = judged.tests
+    assert (first.verdict, first.input) == ("AC", None)
+    assert (last.verdict, last.input, last.expected, last.got) == ("WA", "1", "2", "3")
+    assert judged.notes == ("too slow", "cpu seconds 0.5")
 
 
 def test_speed_counts_the_time_in_which_anything_was_under_way(view):
