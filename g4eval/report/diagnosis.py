@@ -29,7 +29,8 @@ def diagnose(result: ReproductionResult) -> tuple[Cause, ...]:
     """Return what in this run may have moved the score; empty: nothing stands out."""
     if result.measurement.engine == "fake":
         return ()  # its answers are scripted: nothing moved them
-    found = [cause for check in _CHECKS if (cause := check(result)) is not None]
+    checks = _CHECKS if result.published is not None else (_truncated, _no_answer)
+    found = [cause for check in checks if (cause := check(result)) is not None]
     if not found and result.verdict in (Reproduction.BELOW, Reproduction.ABOVE):
         found.append(_nothing_found(result))
     return tuple(found)
@@ -116,8 +117,7 @@ def _sampling(result: ReproductionResult) -> Cause | None:
 def _budget(result: ReproductionResult) -> Cause | None:
     measured = result.measurement
     wanted = _budget_for(measured)
-    thinks = measured.thinking == "on" or result.published is None
-    if measured.max_new_tokens >= wanted or not thinks:
+    if measured.max_new_tokens >= wanted or measured.thinking != "on":
         return None
     return Cause(
         name="small token budget",

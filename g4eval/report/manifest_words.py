@@ -33,7 +33,7 @@ def summary_of(manifest: Mapping[str, Any]) -> str:
     if engine["dtype"] not in ("unknown", "none"):
         served += f" in {engine['dtype']}"
     if engine["quantization"] not in ("unknown", "none"):
-        served += f", {engine['quantization']}-quantized"
+        served += f", weights {engine['quantization']}"
     if engine["thinking"] in ("on", "off"):
         served += f", thinking {engine['thinking']}"
     return f"{served}. {_sampling_words(manifest)}"

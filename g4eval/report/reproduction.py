@@ -158,7 +158,8 @@ def _reasons(
 ) -> tuple[str, ...]:
     """Say why the two don't measure one thing; how it was served is no such reason."""
     if published is None:
-        return (f"no score of {measurement.model} on this task was published",)
+        name = measurement.model.rpartition("/")[2] or measurement.model
+        return (f"no score of {name} on this task was published",)
     estimate = measurement.estimate
     answers = estimate.n_graded + estimate.n_ungraded
     reasons = []

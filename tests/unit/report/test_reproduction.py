@@ -116,7 +116,7 @@ def test_all_right_still_has_an_error():
         ({"estimate": estimate(n_samples=12)}, "only 12 of 30 samples were measured"),
         ({"estimate": estimate(n_graded=110, n_ungraded=10)}, "10 of 120 answers are ungraded"),
         ({"metric": "maj@4"}, "maj@4 is not accuracy, no tools"),
-        ({"benchmark": None}, "no score of google/gemma-4-31B-it on this task was published"),
+        ({"benchmark": None}, "no score of gemma-4-31B-it on this task was published"),
         (
             {"estimate": estimate(math.nan, interval=None, n_graded=0)},
             "nothing was graded",
@@ -201,3 +201,14 @@ def test_the_interval_grows_with_our_own_error():
     narrow = known(reproduce(aime(estimate=estimate(0.89, 0.88, 0.90))).difference)
     wide = known(reproduce(aime(estimate=estimate(0.89, 0.80, 0.95))).difference)
     assert wide.low < narrow.low < narrow.high < wide.high
+
+
+def test_without_a_published_score_only_what_ails_the_run_itself_is_told():
+    unpublished = aime(
+        benchmark=None,
+        temperature=0.0,
+        quantization="fp8",
+        max_new_tokens=100,
+        estimate=estimate(n_truncated=30, n_no_answer=30),
+    )
+    assert causes(reproduce(unpublished)) == ["truncated answers"]
