@@ -3,12 +3,12 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from g4eval.cli.published import command
+from g4eval.cli.main import cli
 from g4eval.errors import UsageError
 
 
 def run(*arguments):
-    return CliRunner().invoke(command, arguments, catch_exceptions=False).stdout
+    return CliRunner().invoke(cli, ["published", *arguments], catch_exceptions=False).stdout
 
 
 def test_the_list_shows_score_and_source_of_each_row():

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner
 
-from g4eval.cli.run import command
+from g4eval.cli.main import cli
 from g4eval.records import Outcome
 from g4eval.session import FinishedRun
 from g4eval.stats.summary import summarise
@@ -34,7 +34,7 @@ def finished(folder, outcome):
 def test_strict_decides_the_exit_code(tmp_path, monkeypatch, outcome, flags, code):
     run = finished(tmp_path / "r", outcome)
     monkeypatch.setattr("g4eval.cli.run.run_blocking", lambda config, reporter: run)
-    result = CliRunner().invoke(command, ["aime26", "--model", "google/gemma-4-31B-it", *flags])
+    result = CliRunner().invoke(cli, ["run", "aime26", "--model", "google/gemma-4-31B-it", *flags])
     assert result.exit_code == code
     assert ("not reproduced: aime26" in result.stderr) == (code == 1)
     assert ("aime26: BELOW" in result.stdout) == (outcome is Outcome.INCORRECT)
