@@ -22,6 +22,7 @@ _CALL_GATE = (
     "code = subprocess.call([sys.executable, '-m', 'g4eval', 'gate', *sys.argv[2:]])\n"
     "pathlib.Path(sys.argv[1]).write_text(str(code))\n"
 )
+AXE = "axe-core@4.14.1"  # finds accessibility faults
 # Commands that must not load these modules: they make `--help` slow.
 HEAVY = "torch vllm transformers docker datasets pandas pyarrow scipy sympy numpy lm_eval pydantic"
 
@@ -241,6 +242,20 @@ def _evaluate(session: nox.Session, name: str, profile: str) -> None:
     if code:
         session.error(verdict)
     session.log("%s: %s", name, verdict)
+
+
+@nox.session(python="3.11")
+def browser(session: nox.Session) -> None:
+    """Open a report in Chromium: behaviour, accessibility, hostile text, screenshots."""
+    session.install("-e", ".[report]", *GROUPS["test"], *GROUPS["browser"])
+    tools = Path(session.create_tmp())
+    session.run("npm", "install", "--prefix", str(tools), AXE, external=True, silent=True)
+    env = {
+        "G4EVAL_AXE": str(tools / "node_modules/axe-core/axe.min.js"),
+        "G4EVAL_SCREENSHOTS": str(ROOT / "build/screenshots"),
+    }
+    session.run("pytest", "tests/browser", "-m", "browser", *session.posargs, env=env)
+    session.log("screenshots: %s", env["G4EVAL_SCREENSHOTS"])
 
 
 @nox.session(python="3.11")

@@ -23,6 +23,8 @@ COMMANDS = {
     "logprobs": ("logprobs", "Score given token ids with a model."),
     "judge": ("judge", "Run code jobs in the sandbox: JSON lines in, JSON lines out."),
     "tasks": ("tasks", "List the tasks that can be run."),
+    "published": ("published", "List published scores with their sources."),
+    "report": ("report", "Write runs as HTML pages."),
     "doctor": ("doctor", "Say what is missing on this machine and how to get it."),
 }
 

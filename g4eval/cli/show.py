@@ -12,6 +12,9 @@ from g4eval.cli.options import (
     runs_dir_option,
     runs_dir_or_default,
 )
+from g4eval.report.measuring import reproduce_run
+from g4eval.report.reproduction import ReproductionResult
+from g4eval.report.reproduction_text import render_reproductions, reproduction_json
 from g4eval.report.sample_text import DataPlace, render_sample, sample_json
 from g4eval.report.text_table import render_rates, render_table, table_json
 from g4eval.stats.summary import TaskSummary, summarise
@@ -51,15 +54,24 @@ def command(
             click.echo(text, nl=False)
 
 
-def print_run(folder: Path, *, as_json: bool, summaries: list[TaskSummary] | None = None) -> None:
-    """Print a run's table on stdout, its rates and its place on stderr."""
+def print_run(
+    folder: Path, *, as_json: bool, summaries: list[TaskSummary] | None = None
+) -> tuple[ReproductionResult, ...]:
+    """Print a run's table and reproductions on stdout, rates and place on stderr."""
     with RunReader(folder) as run:
         summaries = summarise(run) if summaries is None else summaries
+        results = reproduce_run(run, summaries)
         if as_json:
-            print_json(table_json(run, summaries))
+            found = {
+                s.task_id: reproduction_json(r) for s, r in zip(summaries, results, strict=True)
+            }
+            print_json({**table_json(run, summaries), "reproductions": found})
         else:
             click.echo(render_table(run, summaries), nl=False)
+            against = render_reproductions(results)
+            click.echo(f"\n{against}" if against else "", nl=False)
         rates = render_rates(run)
     if rates:
         click.echo(f"\n{rates}", err=True)
     click.echo(f"stored in {folder}", err=True)
+    return results
