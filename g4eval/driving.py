@@ -23,7 +23,7 @@ from g4eval.gate.schedule import Round, Try, tries_in_order
 from g4eval.gate.verdict import GateVerdict, check_before_generation, plan_of
 from g4eval.graders.pool import GraderPool
 from g4eval.pipeline import RunPlan, TaskPlan, graded_tasks, render_request, run_tasks
-from g4eval.planning import find_profile, plan_tasks, run_id_of
+from g4eval.planning import answers_of, find_profile, plan_tasks, run_id_of
 from g4eval.profile import Profile
 from g4eval.records import Request
 from g4eval.session import OpenedRun, Reporter, make_engine, open_run
@@ -112,7 +112,7 @@ async def drive_candidate(
     check_baseline(base, plan)
     profile = find_profile(config)
     plans = plan_tasks(config, profile)
-    engine = make_engine(config, profile, plans)
+    engine = make_engine(config, profile, answers=answers_of(plans), note=reporter.note)
     async with engine:
         driver = Driver(
             config=config,

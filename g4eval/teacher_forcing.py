@@ -234,7 +234,7 @@ async def score_run(
     stored = load_scores(path, traces, choice)
     if stored is not None:
         return stored
-    engine = make_engine(config, find_profile(config), ())
+    engine = make_engine(config, find_profile(config), note=note)
     async with engine:
         now = engine.describe().fingerprint
         if now != fingerprint:
