@@ -39,7 +39,7 @@ def lint(session: nox.Session) -> None:
 @nox.session(python="3.11")
 def typing(session: nox.Session) -> None:
     """Check types with mypy, strict."""
-    session.install("-e", ".[report,gemma]", *GROUPS["typing"], *GROUPS["test"])
+    session.install("-e", ".[report]", *GROUPS["typing"], *GROUPS["test"])
     session.run("mypy")
 
 
@@ -48,6 +48,7 @@ def tests(session: nox.Session) -> None:
     """Run the unit, contract and golden tests on each Python that is here; PyTorch on the first."""
     session.install("-e", ".[data,report]", *GROUPS["test"])
     if session.python == PYTHONS[0]:
+        session.install(*GROUPS["torch"])
         session.install("-e", ".[gemma]", *GROUPS["reference"])
     _pytest(session, "tests", *session.posargs)
 
@@ -55,6 +56,7 @@ def tests(session: nox.Session) -> None:
 @nox.session(python="3.11")
 def slow(session: nox.Session) -> None:
     """Run the tests that take over 5 s each, simulations and 200 kills included."""
+    session.install(*GROUPS["torch"])
     session.install("-e", ".[report,demo]", *GROUPS["test"], *GROUPS["reference"])
     _pytest(session, "tests", "-m", "slow and not (docker or gpu or network)", *session.posargs)
 

@@ -23,7 +23,8 @@ CASES = [
 
 @pytest.fixture(params=[DockerSandbox])
 def sandbox(request) -> Sandbox:
-    return request.param(PoolOptions(slots=1))
+    sandbox: Sandbox = request.param(PoolOptions(slots=1))
+    return sandbox
 
 
 def job(code: str, name: str = "job", **fields) -> CodeJob:

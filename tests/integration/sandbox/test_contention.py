@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ def burners():
         process.wait()
 
 
-def five() -> list:
+def five() -> list[Any]:
     return [program(BURN, job_id=str(n)) for n in range(5)]
 
 
