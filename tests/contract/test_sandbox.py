@@ -23,7 +23,8 @@ CASES = [
 
 @pytest.fixture(params=[DockerSandbox])
 def sandbox(request) -> Sandbox:
-    return request.param(PoolOptions(slots=1))
+    made: Sandbox = request.param(PoolOptions(slots=1))
+    return made
 
 
 def job(code: str, name: str = "job", **fields) -> CodeJob:

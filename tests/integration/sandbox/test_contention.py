@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from g4eval.sandbox.base import Verdict
+from g4eval.sandbox.base import CodeJob, Verdict
 from tests.integration.sandbox.conftest import program
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
@@ -24,7 +24,7 @@ def burners():
         process.wait()
 
 
-def five() -> list:
+def five() -> list[CodeJob]:
     return [program(BURN, job_id=str(n)) for n in range(5)]
 
 

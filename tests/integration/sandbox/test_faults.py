@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -170,7 +171,7 @@ def test_an_interrupt_removes_the_containers(docker_client, tmp_path) -> None:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     label = {"label": LABEL}
 
-    def owned() -> list:
+    def owned() -> list[Any]:
         return [
             container
             for container in docker_client.containers.list(all=True, filters=label)

@@ -6,6 +6,7 @@ case with a `deviation` is one where we differ on purpose.
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.docker
 CASES = bundled_dir("sandboxes") / "python_judge" / "cases"
 
 
-def expectations() -> list[dict]:
+def expectations() -> list[dict[str, Any]]:
     text = (CASES / "official.expect.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.split("\n") if line]
 
