@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from g4eval.sandbox.base import Verdict
+from g4eval.sandbox.base import CodeJob, Verdict
 from tests.integration.sandbox.conftest import program
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
@@ -25,7 +25,11 @@ def burners():
         process.wait()
 
 
+<<<<<<< HEAD
 def five() -> list[Any]:
+=======
+def five() -> list[CodeJob]:
+>>>>>>> judge
     return [program(BURN, job_id=str(n)) for n in range(5)]
 
 

@@ -53,5 +53,4 @@ def test_a_line_that_is_off_is_refused_with_its_number(tmp_path, change, says) -
     with pytest.raises(UsageError) as caught:
         read(tmp_path, JOB, {**JOB, **change})
     assert says in caught.value.what
-    assert caught.value.where is not None
-    assert caught.value.where.endswith("jobs.jsonl:2")
+    assert str(caught.value.where).endswith("jobs.jsonl:2")
