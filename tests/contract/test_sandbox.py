@@ -23,13 +23,8 @@ CASES = [
 
 @pytest.fixture(params=[DockerSandbox])
 def sandbox(request) -> Sandbox:
-<<<<<<< HEAD
-    sandbox: Sandbox = request.param(PoolOptions(slots=1))
-    return sandbox
-=======
     made: Sandbox = request.param(PoolOptions(slots=1))
     return made
->>>>>>> judge
 
 
 def job(code: str, name: str = "job", **fields) -> CodeJob:

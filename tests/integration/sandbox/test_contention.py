@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from typing import Any
 
 import pytest
 
@@ -25,11 +24,7 @@ def burners():
         process.wait()
 
 
-<<<<<<< HEAD
-def five() -> list[Any]:
-=======
 def five() -> list[CodeJob]:
->>>>>>> judge
     return [program(BURN, job_id=str(n)) for n in range(5)]
 
 
