@@ -1,5 +1,6 @@
 """All automation. `nox` alone runs lint, typing, tests, imports and package; the rest by name."""
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -16,6 +17,12 @@ ROOT = Path(__file__).resolve().parent
 PYTHONS = ["3.11", "3.12", "3.13"]
 CODE = ["g4eval", "tasks", "sandboxes", "reports", "tests", "benchmarks", "noxfile.py"]
 GROUPS = nox.project.load_toml(ROOT / "pyproject.toml")["dependency-groups"]
+_CALL_GATE = (
+    "import pathlib, subprocess, sys\n"
+    "code = subprocess.call([sys.executable, '-m', 'g4eval', 'gate', *sys.argv[2:]])\n"
+    "pathlib.Path(sys.argv[1]).write_text(str(code))\n"
+)
+AXE = "axe-core@4.14.1"  # finds accessibility faults
 # Commands that must not load these modules: they make `--help` slow.
 HEAVY = "torch vllm transformers docker datasets pandas pyarrow scipy sympy numpy lm_eval pydantic"
 
@@ -32,7 +39,7 @@ def lint(session: nox.Session) -> None:
 @nox.session(python="3.11")
 def typing(session: nox.Session) -> None:
     """Check types with mypy, strict."""
-    session.install("-e", ".[report,gemma]", *GROUPS["typing"], *GROUPS["test"])
+    session.install("-e", ".[report]", *GROUPS["typing"], *GROUPS["test"])
     session.run("mypy")
 
 
@@ -41,6 +48,7 @@ def tests(session: nox.Session) -> None:
     """Run the unit, contract and golden tests on each Python that is here; PyTorch on the first."""
     session.install("-e", ".[data,report]", *GROUPS["test"])
     if session.python == PYTHONS[0]:
+        session.install(*GROUPS["torch"])
         session.install("-e", ".[gemma]", *GROUPS["reference"])
     _pytest(session, "tests", *session.posargs)
 
@@ -48,8 +56,38 @@ def tests(session: nox.Session) -> None:
 @nox.session(python="3.11")
 def slow(session: nox.Session) -> None:
     """Run the tests that take over 5 s each, simulations and 200 kills included."""
+    session.install(*GROUPS["torch"])
     session.install("-e", ".[report,demo]", *GROUPS["test"], *GROUPS["reference"])
     _pytest(session, "tests", "-m", "slow and not (docker or gpu or network)", *session.posargs)
+
+
+@nox.session(python="3.11")
+def docker(session: nox.Session) -> None:
+    """Judge programs in real containers: official cases, attacks, faults. Builds the image."""
+    session.install("-e", ".[docker]", *GROUPS["test"])
+    session.env["G4EVAL_REQUIRE_DOCKER"] = "1"
+    _pytest(session, "tests", "-m", "docker", *session.posargs)
+
+
+@nox.session(python="3.11")
+def gate(session: nox.Session) -> None:
+    """Gate a candidate: nox -s gate -- BASE CANDIDATE; verdict and exit code come last."""
+    session.install("-e", ".")
+    told = Path(session.create_tmp()) / "code"
+    session.run("python", "-c", _CALL_GATE, str(told), *session.posargs)
+    code = int(told.read_text())
+    verdicts = {0: "PASS", 1: "FAIL", 3: "INCONCLUSIVE", 4: "INVALID"}
+    last = f"{verdicts.get(code, 'no verdict')} (exit code {code})"
+    if code:
+        session.error(last)  # nox itself exits with 1 for every code: CI calls g4eval gate
+    session.log(last)
+
+
+@nox.session(name="gate-sim", python="3.11")
+def gate_sim(session: nox.Session) -> None:
+    """Simulate the gate's error rates and those of the rules in common use: docs/gate.md."""
+    session.install("-e", ".")
+    session.run("python", "benchmarks/gate_error_rates.py", *session.posargs)
 
 
 @nox.session(python="3.11")
@@ -128,6 +166,98 @@ def demo(session: nox.Session) -> None:
     session.log("the model is under the Gemma terms of use: https://ai.google.dev/gemma/terms")
     model = ["--engine", "gemma", "--model", "gemma-3-270m-demo"]
     session.run("g4eval", "run", *tasks, *model, "--run-id", "demo", *session.posargs)
+
+
+@nox.session(python="3.11")
+def engines(session: nox.Session) -> None:
+    """Run real models through vLLM on the CPU, in process and served, and every engine contract."""
+    session.install("-e", ".[data,report]", *GROUPS["test"], *GROUPS["engines"])
+    # vLLM's dependencies that don't fit this torch; nothing here needs them.
+    unfit = ["torchvision", "torchaudio", "torchcodec"]
+    session.run("python", "-m", "pip", "uninstall", "--yes", "--quiet", *unfit)
+    session.env.update({"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"})
+    paths = ["tests/contract/test_engine.py", "tests/integration/test_real_models.py"]
+    _pytest(session, *paths, "-m", "not (docker or gpu or network)", *session.posargs)
+
+
+EVALS = {
+    "eval-31b": "gemma-4-31b",
+    "eval-26b": "gemma-4-26b-a4b",
+    "eval-12b": "gemma-4-12b",
+    "eval-e4b": "gemma-4-e4b",
+    "eval-e2b": "gemma-4-e2b",
+    "eval-gemma3-27b": "gemma-3-27b",
+}
+EVAL_TASKS = ["aime26", "gpqa_diamond", "livecodebench_v6", "bbeh"]
+VERDICTS = {
+    0: "DONE",
+    1: "NOT REPRODUCED",
+    2: "USAGE",
+    5: "NOT READY",
+    70: "BUG",
+    130: "INTERRUPTED",
+}
+
+
+def _add_eval_session(name: str, profile: str) -> None:
+    def evaluate(session: nox.Session) -> None:
+        _evaluate(session, name, profile)
+
+    evaluate.__doc__ = (
+        f"Run {profile} over the four benchmarks and write a report, or list all that is missing;"
+        " `-- --tasks A,B`, `-- --quick` (bbeh_mini for bbeh), `-- --online`, and flags of"
+        " `g4eval run`."
+    )
+    nox.session(name=name, python="3.11")(evaluate)
+
+
+for _name, _profile in EVALS.items():
+    _add_eval_session(_name, _profile)
+
+
+def _evaluate(session: nox.Session, name: str, profile: str) -> None:
+    """Run, report, and end with the verdict and the exit code of `g4eval run`."""
+    asked = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    asked.add_argument("--tasks", type=lambda text: text.split(","), default=EVAL_TASKS)
+    asked.add_argument("--quick", action="store_true")
+    asked.add_argument("--online", action="store_true")
+    asked.add_argument("--engine", default="vllm")
+    ours, flags = asked.parse_known_args(session.posargs)
+    tasks = ["bbeh_mini" if ours.quick and task == "bbeh" else task for task in ours.tasks]
+
+    has_gpu = shutil.which("nvidia-smi") is not None  # vLLM for CUDA is gigabytes
+    extras = ["data", "docker", "math", "report", *(["vllm"] if has_gpu else [])]
+    session.install("-e", f".[{','.join(extras)}]")
+    if not ours.online:  # everything must be here: nothing is fetched in the middle of a run
+        session.env["HF_HUB_OFFLINE"] = "1"
+    runs = ROOT / "runs" / name
+    python = str(Path(session.bin) / "python")
+    run = [python, "-m", "g4eval", "run", *tasks, "--profile", profile, "--engine", ours.engine]
+    environment = {**os.environ, **{k: v for k, v in session.env.items() if v is not None}}
+    code = subprocess.run(  # noqa: S603  our own command; session.run doesn't tell its exit code
+        [*run, "--runs-dir", str(runs), *flags], env=environment, check=False
+    ).returncode
+    if code in (0, 1):
+        finished = [str(path.parent) for path in sorted(runs.glob("*/manifest.json"))]
+        session.run("g4eval", "report", *finished, "--out", str(ROOT / "build" / "reports" / name))
+    verdict = f"{VERDICTS.get(code, 'FAILED')}, exit {code}"
+    if code:
+        session.error(verdict)
+    session.log("%s: %s", name, verdict)
+
+
+@nox.session(python="3.11")
+def browser(session: nox.Session) -> None:
+    """Open a report in Chromium: behaviour, accessibility, hostile text, screenshots."""
+    session.install("-e", ".[report]", *GROUPS["test"], *GROUPS["browser"])
+    tools = Path(session.create_tmp())
+    session.run("npm", "install", "--prefix", str(tools), AXE, external=True, silent=True)
+    env = {
+        "G4EVAL_AXE": str(tools / "node_modules/axe-core/axe.min.js"),
+        "G4EVAL_SCREENSHOTS": str(ROOT / "build/screenshots"),
+    }
+    session.run("pytest", "tests/browser", "-m", "browser", *session.posargs, env=env)
+    session.log("screenshots: %s", env["G4EVAL_SCREENSHOTS"])
 
 
 @nox.session(python="3.11")

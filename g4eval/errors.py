@@ -10,14 +10,15 @@
     │   ├── DataError           5    benchmark data is missing or isn't what the task states
     │   ├── EngineError         5    an engine can't start, or stopped
     │   ├── SandboxError        5    the sandbox can't start, or stopped
-    │   └── StoreError          5    a run folder can't be read, written or locked
+    │   ├── StoreError          5    a run folder can't be read, written or locked
+    │   └── SeveralError        5    several of these at once
     └── NotComparableError      4    two runs, or a run and a number, don't measure one thing
 
 Anything else that reaches the entry point is our bug and exits with 70.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 
@@ -91,10 +92,25 @@ class StoreError(NotReadyError):
     """A run folder can't be read, written or locked."""
 
 
+class SeveralError(NotReadyError):
+    """Several things are missing, named at once so that they can be put right at once."""
+
+    def __init__(self, parts: Sequence[NotReadyError]) -> None:
+        items = "".join("\n- " + str(part) for part in parts)
+        super().__init__(f"{len(parts)} things are missing:{items}")
+        self.parts = tuple(parts)
+
+
 class NotComparableError(G4EvalError):
     """Two runs, or a run and a published number, don't measure one thing."""
 
     exit_code = 4
+
+
+def combined(errors: Sequence[NotReadyError]) -> NotReadyError:
+    """Return one error that lists all that is missing; a single one comes back as it is."""
+    parts = [part for e in errors for part in (e.parts if isinstance(e, SeveralError) else (e,))]
+    return parts[0] if len(parts) == 1 else SeveralError(parts)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

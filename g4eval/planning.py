@@ -8,7 +8,16 @@ from typing import Any
 import g4eval
 from g4eval.config import RunConfig, SamplingParams, parse_model
 from g4eval.engines.base import Answers, EngineFacts
-from g4eval.errors import ConfigError, SandboxError, TaskError, UsageError, nearest
+from g4eval.engines.server_facts import public_address
+from g4eval.errors import (
+    ConfigError,
+    NotReadyError,
+    SandboxError,
+    TaskError,
+    UsageError,
+    combined,
+    nearest,
+)
 from g4eval.fingerprint import sha256_json
 from g4eval.graders.base import GRADERS
 from g4eval.graders.pool import GraderRef
@@ -30,15 +39,24 @@ def find_profile(config: RunConfig) -> Profile | None:
 def plan_tasks(config: RunConfig, profile: Profile | None) -> tuple[TaskPlan, ...]:
     """Load each task's samples and settle what is asked of it.
 
-    Raises UsageError for unknown names and keys, DataError where data is missing or off. Nothing
-    has been written or generated then.
+    Raises UsageError for unknown names and keys, NotReadyError with all the data that is missing or
+    off. Nothing has been written or generated then.
     """
     tasks = get_tasks(config.tasks, config.tasks_dir)
     if not tasks:
         raise UsageError("no task is named", hint="g4eval tasks lists them")
     _check_groups(config, tasks)
-    _refuse_unjudged(tasks)
-    return tuple(_plan_task(config, task, profile) for task in tasks)
+    plans: list[TaskPlan] = []
+    missing: list[NotReadyError] = []
+    for task in tasks:
+        try:
+            _refuse_unjudged(task)
+            plans.append(_plan_task(config, task, profile))
+        except NotReadyError as error:
+            missing.append(error)
+    if missing:
+        raise combined(missing)
+    return tuple(plans)
 
 
 def check_settings(config: RunConfig, task: Task) -> dict[str, Any]:
@@ -124,6 +142,8 @@ def manifest_of(
 ) -> dict[str, Any]:
     """Return manifest.json but for its tasks: what people need to make the run again."""
     asked = config.model_dump(mode="json", by_alias=True, exclude={"runs_dir", "reuse", "run_id"})
+    if config.base_url:
+        asked["base_url"] = public_address(config.base_url)  # without user, password and key
     return {
         "run_id": run_id,
         "g4eval_version": g4eval.__version__,
@@ -147,14 +167,13 @@ def answers_of(plans: tuple[TaskPlan, ...]) -> Answers:
     return answer
 
 
-def _refuse_unjudged(tasks: list[Task]) -> None:
-    """Refuse code tasks before anything is generated where nothing can judge them."""
-    code = [task.spec.id for task in tasks if task.spec.grader == "code"]
-    if code and "code" not in GRADERS:
+def _refuse_unjudged(task: Task) -> None:
+    """Refuse a code task before anything is generated where nothing can judge it."""
+    if task.spec.grader == "code" and "code" not in GRADERS:
         raise SandboxError(
-            f"{', '.join(code)}: the answers are programs, and this version has no sandbox to run "
+            f"{task.spec.id}: the answers are programs, and this version has no sandbox to run "
             "them in",
-            hint="leave these tasks out",
+            hint="leave this task out",
         )
 
 

@@ -6,15 +6,24 @@ one left; a run whose configuration differs is refused with the difference.
 
 import asyncio
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from g4eval.config import RunConfig
-from g4eval.engines.base import ENGINES, UNKNOWN, Engine, EngineConfig, EngineFacts
-from g4eval.errors import ConfigError, UsageError
+from g4eval.engines.base import (
+    ENGINES,
+    UNKNOWN,
+    Answers,
+    Engine,
+    EngineConfig,
+    EngineFacts,
+    NotingEngine,
+)
+from g4eval.engines.choice import choose_engine
+from g4eval.errors import ConfigError, NotReadyError, UsageError, combined
 from g4eval.graders.pool import GraderPool
 from g4eval.pipeline import RunPlan, TaskPlan, Watcher, graded_tasks, run_tasks, unanswered_requests
 from g4eval.planning import (
@@ -73,8 +82,7 @@ class FinishedRun:
 async def run_session(config: RunConfig, reporter: Reporter) -> FinishedRun:
     """Run what `config` asks for, or what is left of it."""
     profile = find_profile(config)
-    plans = plan_tasks(config, profile)
-    engine = make_engine(config, profile, plans)
+    plans, engine = prepare(config, profile, reporter)
     async with engine:
         facts = engine.describe()
         _note_short_context(plans, facts, reporter)
@@ -99,18 +107,56 @@ async def run_session(config: RunConfig, reporter: Reporter) -> FinishedRun:
     return FinishedRun(folder=run.folder, summaries=summaries)
 
 
-def make_engine(config: RunConfig, profile: Profile | None, plans: tuple[TaskPlan, ...]) -> Engine:
-    """Return the engine asked for, configured and not yet loaded."""
-    name = config.engine
-    options = {**(profile.engine.get(name, {}) if profile else {}), **config.group("engine")}
+def prepare(
+    config: RunConfig, profile: Profile | None, reporter: Reporter
+) -> tuple[tuple[TaskPlan, ...], Engine]:
+    """Plan the tasks and configure the engine, nothing loaded yet.
+
+    Raises NotReadyError with everything that is missing on either side.
+    """
+    plans: tuple[TaskPlan, ...] = ()
+    missing: list[NotReadyError] = []
+    try:
+        plans = plan_tasks(config, profile)
+    except NotReadyError as error:
+        missing.append(error)
+    try:
+        engine = make_engine(config, profile, answers=answers_of(plans), note=reporter.note)
+    except NotReadyError as error:
+        raise combined([*missing, error]) from error
+    if missing:
+        raise combined(missing)
+    return plans, engine
+
+
+def make_engine(
+    config: RunConfig,
+    profile: Profile | None,
+    *,
+    answers: Answers | None = None,
+    note: Callable[[str], None] = lambda _: None,
+) -> Engine:
+    """Return the engine asked for, or the one that `auto` finds, configured and not yet loaded.
+
+    `note` hears which engine `auto` chose and why, and what an engine says before it loads.
+    """
+    model = config.model or (profile.hub_id if profile else None)
+    choice = choose_engine(config.engine, model=model, profile=profile, base_url=config.base_url)
+    if choice.reason:
+        note(f"engine {choice.name}: {choice.reason}")
+    profiled = profile.engine.get(choice.name, {}) if profile else {}
     engine_config = EngineConfig(
-        model=config.model or (profile.hub_id if profile else None),
-        options=options,
+        model=model,
+        options={**profiled, **config.group("engine")},
         profile=profile,
         base_url=config.base_url,
-        answers=answers_of(plans),
+        answers=answers,
     )
-    return ENGINES.load(name).configure(engine_config)
+    engine = ENGINES.load(choice.name).configure(engine_config)
+    if isinstance(engine, NotingEngine):
+        for text in engine.notes:
+            note(text)
+    return engine
 
 
 @contextmanager

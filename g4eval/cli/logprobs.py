@@ -40,7 +40,7 @@ def command(file: Path, set_: tuple[str, ...], **flags: Any) -> None:
     values = {key: value for key, value in flags.items() if value is not None}
     config = parse_config(values | {"set": parse_settings(set_)}, where="the command line")
     sequences = list(_read(file))
-    engine = make_engine(config, find_profile(config), ())
+    engine = make_engine(config, find_profile(config))
     asyncio.run(_score(engine, config, sequences))
 
 

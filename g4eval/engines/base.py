@@ -78,7 +78,10 @@ class Engine(Protocol):
 
     @classmethod
     def configure(cls, config: EngineConfig) -> Self:
-        """Check the configuration, load nothing; raises ConfigError for an option that is off."""
+        """Check the configuration and what it needs; load nothing.
+
+        Raises ConfigError for an option that is off, NotReadyError with everything that is missing.
+        """
         ...
 
     async def __aenter__(self) -> Self: ...
@@ -118,10 +121,22 @@ class ScoringEngine(Protocol):
         ...
 
 
+@runtime_checkable
+class NotingEngine(Protocol):
+    """An engine that has something to say before it loads: its memory plan."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """One line each."""
+        ...
+
+
 ENGINES = Registry[Engine](
     "engine",
     {
         "fake": "g4eval.engines.fake:FakeEngine",
         "gemma": "g4eval.engines.gemma.engine:GemmaEngine",
+        "openai": "g4eval.engines.openai_http:OpenAIEngine",
+        "vllm": "g4eval.engines.vllm_local:VllmEngine",
     },
 )

@@ -46,7 +46,7 @@ def find_model(model: str) -> Path:
 def _from_hub(hub_id: str) -> Path:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
-        from huggingface_hub import snapshot_download  # noqa: PLC0415  only to download
+        from huggingface_hub import snapshot_download
     except ImportError as error:
         raise MissingExtraError(
             f"model {hub_id!r} is not a path here, and reading it from the hub needs "

@@ -110,3 +110,20 @@ def test_family_of_an_installed_package_is_found(quick_cli: Cli, tmp_path: Path)
     finally:
         sys.path.remove(str(tmp_path / "site"))
     assert shown["tasks"]["theirs"]["estimate"]["n_samples"] == 1
+
+
+def test_everything_missing_for_tasks_and_engine_is_named_at_once(cli: Cli, tmp_path: Path) -> None:
+    result = cli(
+        *("run", "aime25", "aime26", "--engine", "vllm", "--model", "invented/absent"),
+        HF_HUB_OFFLINE="1",
+        HF_HOME=str(tmp_path),
+    )
+    assert result.returncode == 5
+    assert "things are missing" in result.stderr
+    for missing in (
+        "the data of 'aime25' can't be found",
+        "the data of 'aime26' can't be found",
+        "the weights of 'invented/absent' aren't on this machine",
+    ):
+        assert result.stderr.count(missing) == 1
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,57 @@
+"""Where a model's files are: a folder, a GGUF file, or a snapshot in the Hugging Face cache.
+
+Looks at the disk only and asks no server; huggingface_hub isn't needed.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from g4eval.errors import EngineError
+
+
+def find_model_files(
+    model: str, revision: str | None = None, *, environment: Mapping[str, str] = os.environ
+) -> Path | None:
+    """Return the folder or file that holds a model; None where it isn't on this machine.
+
+    Args:
+        model: a path, or a hub id such as google/gemma-4-31b-it.
+        revision: of a hub id: a branch or a commit; None: main.
+        environment: HF_HUB_CACHE and HF_HOME say where the hub's cache is.
+    """
+    path = Path(model).expanduser()
+    if path.exists():
+        return path.resolve()
+    if model.count("/") != 1:
+        return None
+    repository = _hub_cache(environment) / f"models--{model.replace('/', '--')}"
+    name = revision or "main"
+    reference = repository / "refs" / name
+    commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else name
+    snapshot = repository / "snapshots" / commit
+    return snapshot if snapshot.is_dir() else None
+
+
+def read_model_config(path: Path) -> dict[str, Any]:
+    """Return a folder's config.json; an empty one for a file or a folder without it."""
+    file = path / "config.json"
+    if not file.is_file():
+        return {}
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise EngineError("is not JSON", where=file, hint="fetch the model again") from error
+    return config if isinstance(config, dict) else {}
+
+
+def _hub_cache(environment: Mapping[str, str]) -> Path:
+    # Order: huggingface_hub/constants.py.
+    if cache := environment.get("HF_HUB_CACHE"):
+        return Path(cache).expanduser()
+    if home := environment.get("HF_HOME"):
+        return Path(home).expanduser() / "hub"
+    base = environment.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "huggingface" / "hub"

@@ -1,0 +1,194 @@
+"""Will it fit: the memory a model needs, against what the devices have, said before loading.
+
+An estimate from config.json and file sizes alone. Weights count as stored (changed to the dtype
+asked for), the key/value cache layer by layer: full attention grows with the context, a sliding
+window doesn't past its end, and layers that share another's cache have none.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from g4eval.engines.hardware import Device
+from g4eval.errors import EngineError
+
+GIB = 2**30
+# Beside weights and cache: CUDA's context, its graphs, activations. Measured on none: a reserve.
+_RESERVE_BYTES = 3 * GIB
+_WANTED_SEQUENCES = 8  # fewer at once leave a GPU waiting for its memory
+_DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "fp8": 1, "fp8_e4m3": 1, "fp8_e5m2": 1}
+_WEIGHT_SUFFIXES = (".safetensors", ".gguf", ".bin")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cache:
+    """What one sequence keeps of its past, in bytes."""
+
+    full_bytes_per_token: int
+    sliding_bytes_per_token: int
+    window_tokens: int
+
+    def bytes_at(self, tokens: int) -> int:
+        """Return the size of one sequence's cache at a length."""
+        sliding = min(tokens, self.window_tokens)
+        return self.full_bytes_per_token * tokens + self.sliding_bytes_per_token * sliding
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryPlan:
+    """How a model lies on the devices."""
+
+    weights_bytes: int
+    cache: Cache
+    context_tokens: int
+    devices: tuple[Device, ...]
+    usable_bytes: int  # of one device, for weights and cache together
+    n_together: int  # devices that share one copy of the weights
+    n_copies: int = 1  # of the weights, data parallel
+
+    @property
+    def n_sequences(self) -> int:
+        """How many sequences of full length fit at once."""
+        left = self.usable_bytes * self.n_together - self.weights_bytes
+        return max(0, left // max(1, self.cache.bytes_at(self.context_tokens)))
+
+    def __str__(self) -> str:
+        copies = f" over {self.n_together} devices" if self.n_together > 1 else ""
+        idle = len(self.devices) - self.n_together * self.n_copies
+        return (
+            f"memory plan: weights {self.weights_bytes / GIB:.1f} GiB{copies},"
+            f" cache {self.cache.bytes_at(self.context_tokens) / GIB:.2f} GiB for"
+            f" {self.context_tokens:,} tokens, so {self.n_sequences} of that length at once"
+            f" in {self.n_together} x {self.usable_bytes / GIB:.1f} GiB usable"
+            f" ({self.devices[0].name})"
+            + (f"; {idle} idle: engine.data_parallel_size uses them" if idle > 0 else "")
+        )
+
+
+def plan_memory(
+    weights_bytes: int,
+    config: Mapping[str, Any],
+    devices: Sequence[Device],
+    *,
+    context_tokens: int,
+    cache_dtype: str = "auto",
+    share: float = 0.9,
+    n_together: int | None = None,
+) -> MemoryPlan:
+    """Return the plan with the fewest devices that hold the weights and eight full sequences.
+
+    Where none holds eight, the one that holds most; one must fit.
+
+    Args:
+        weights_bytes: as loaded.
+        config: the model's config.json.
+        devices: all of one kind.
+        context_tokens: prompt and completion together.
+        cache_dtype: of keys and values; auto: the model's.
+        share: of a device's memory that the engine may use.
+        n_together: how many devices share the weights; None: choose.
+
+    Raises:
+        EngineError: it doesn't fit, with what would make it fit.
+    """
+    smallest = min(device.memory_bytes for device in devices)
+    usable = int(smallest * share) - _RESERVE_BYTES
+    counts = [n_together] if n_together else _divisors(config, len(devices))
+    plans = [
+        MemoryPlan(
+            weights_bytes=weights_bytes,
+            cache=cache_of(config, cache_dtype),
+            context_tokens=context_tokens,
+            devices=tuple(devices),
+            usable_bytes=usable,
+            n_together=count,
+        )
+        for count in counts
+    ]
+    roomy = (plan for plan in plans if plan.n_sequences >= _WANTED_SEQUENCES)
+    plan = next(roomy, None) or max(plans, key=lambda plan: (plan.n_sequences, plan.n_together))
+    if plan.n_sequences >= 1:
+        return plan
+    needed = weights_bytes + plan.cache.bytes_at(context_tokens)
+    have = max(0, usable) * plan.n_together
+    raise EngineError(
+        f"the model needs {needed / GIB:.1f} GiB for weights and one sequence of"
+        f" {context_tokens:,} tokens; {plan.n_together} x {devices[0].name} have"
+        f" {have / GIB:.1f} GiB usable",
+        hint="use more or larger GPUs, a shorter engine.context_tokens, or a quantized model",
+    )
+
+
+def weights_on_disk(model_files: Path) -> int:
+    """Return the size of the weight files, in bytes."""
+    if model_files.is_file():
+        return model_files.stat().st_size
+    sizes: dict[str, list[int]] = {}
+    for path in model_files.iterdir():
+        if path.suffix in _WEIGHT_SUFFIXES:
+            sizes.setdefault(path.suffix, []).append(path.stat().st_size)
+    return sum(sizes.get(".safetensors") or max(sizes.values(), default=[0], key=sum))
+
+
+def loaded_bytes(on_disk: int, config: Mapping[str, Any], dtype: str) -> int:
+    """Return what the weights take once loaded as `dtype`; a quantized model stays as it is."""
+    stored = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
+    if "quantization_config" in config or dtype not in _DTYPE_BYTES or stored not in _DTYPE_BYTES:
+        return on_disk
+    return on_disk * _DTYPE_BYTES[dtype] // _DTYPE_BYTES[stored]
+
+
+def cache_of(config: Mapping[str, Any], cache_dtype: str = "auto") -> Cache:
+    """Return the size of a model's key/value cache, from its config.json.
+
+    Source of the rules for Gemma 4: configuration_gemma4.py, transformers 5.23.
+    """
+    text: Mapping[str, Any] = config.get("text_config") or config
+    n_layers = int(text.get("num_hidden_layers") or 0)
+    size = _DTYPE_BYTES.get(cache_dtype) or 2
+    full, sliding = 0, 0
+    for layer_type in _layer_types(text)[: n_layers - int(text.get("num_kv_shared_layers") or 0)]:
+        is_full = layer_type == "full_attention"
+        n_bytes = 2 * _kv_heads(text, is_full) * _head_size(text, is_full) * size
+        full, sliding = (full + n_bytes, sliding) if is_full else (full, sliding + n_bytes)
+    return Cache(
+        full_bytes_per_token=full,
+        sliding_bytes_per_token=sliding,
+        window_tokens=int(text.get("sliding_window") or 0),
+    )
+
+
+def _layer_types(text: Mapping[str, Any]) -> list[str]:
+    n_layers = int(text.get("num_hidden_layers") or 0)
+    if types := text.get("layer_types"):
+        return list(types)
+    if text.get("sliding_window") and str(text.get("model_type", "")).startswith("gemma"):
+        period = int(text.get("sliding_window_pattern") or 6)
+        return [
+            "full_attention" if (layer + 1) % period == 0 else "sliding_attention"
+            for layer in range(n_layers)
+        ]
+    return ["full_attention"] * n_layers
+
+
+def _kv_heads(text: Mapping[str, Any], is_full: bool) -> int:  # noqa: FBT001  one of two kinds
+    if is_full and text.get("attention_k_eq_v") and text.get("num_global_key_value_heads"):
+        return int(text["num_global_key_value_heads"])
+    return int(text.get("num_key_value_heads") or text.get("num_attention_heads") or 0)
+
+
+def _head_size(text: Mapping[str, Any], is_full: bool) -> int:  # noqa: FBT001  one of two kinds
+    if is_full and text.get("global_head_dim"):
+        return int(text["global_head_dim"])
+    heads = int(text.get("num_attention_heads") or 1)
+    return int(text.get("head_dim") or int(text.get("hidden_size") or 0) // heads)
+
+
+def _divisors(config: Mapping[str, Any], n_devices: int) -> list[int]:
+    """Return the device counts that divide the query heads evenly: 1, 2, 4, 8."""
+    text: Mapping[str, Any] = config.get("text_config") or config
+    heads = int(text.get("num_attention_heads") or 1)
+    powers = [2**k for k in range(int(math.log2(n_devices)) + 1)]
+    return [count for count in powers if heads % count == 0]

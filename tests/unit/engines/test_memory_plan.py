@@ -1,0 +1,128 @@
+"""Memory a model needs, against sizes worked out by hand from the published configurations."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from g4eval.engines.hardware import Device, read_gpu_list
+from g4eval.engines.memory_plan import (
+    GIB,
+    cache_of,
+    loaded_bytes,
+    plan_memory,
+    weights_on_disk,
+)
+from g4eval.errors import EngineError
+
+# google/gemma-4-31B-it: 10 full layers of 4 heads x 512, 50 sliding ones of 16 heads x 256.
+GEMMA_31B: dict[str, Any] = {
+    "num_hidden_layers": 60,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 16,
+    "num_global_key_value_heads": 4,
+    "attention_k_eq_v": True,
+    "head_dim": 256,
+    "global_head_dim": 512,
+    "sliding_window": 1024,
+    "layer_types": (["sliding_attention"] * 5 + ["full_attention"]) * 10,
+}
+H100 = Device(name="H100", memory_bytes=80 * GIB)
+WEIGHTS = 58 * GIB
+
+
+def test_sliding_layers_stop_growing_at_their_window() -> None:
+    cache = cache_of({"text_config": GEMMA_31B})
+    assert cache.full_bytes_per_token == 10 * 2 * 4 * 512 * 2
+    assert cache.sliding_bytes_per_token == 50 * 2 * 16 * 256 * 2
+    assert cache.bytes_at(1000) == 1000 * (81_920 + 819_200)
+    assert cache.bytes_at(65_536) == 65_536 * 81_920 + 1024 * 819_200
+
+
+def test_layers_that_share_a_cache_have_none_of_their_own() -> None:
+    e2b = {
+        "num_hidden_layers": 35,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 1,
+        "head_dim": 256,
+        "global_head_dim": 512,
+        "num_kv_shared_layers": 20,
+        "sliding_window": 512,
+        "layer_types": (["sliding_attention"] * 4 + ["full_attention"]) * 7,
+    }
+    cache = cache_of(e2b)
+    assert cache.full_bytes_per_token == 3 * 2 * 512 * 2
+    assert cache.sliding_bytes_per_token == 12 * 2 * 256 * 2
+
+
+def test_gemma_3_without_layer_types_has_one_full_layer_in_six() -> None:
+    config = {
+        "model_type": "gemma3_text",
+        "num_hidden_layers": 18,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 1,
+        "head_dim": 256,
+        "sliding_window": 512,
+    }
+    cache = cache_of(config)
+    assert cache.full_bytes_per_token == 3 * 2 * 256 * 2
+    assert cache.sliding_bytes_per_token == 15 * 2 * 256 * 2
+
+
+def test_a_model_without_windows_grows_in_every_layer_and_an_8_bit_cache_halves_it() -> None:
+    llama = {
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "hidden_size": 576,
+    }
+    assert cache_of(llama).full_bytes_per_token == 30 * 2 * 3 * 64 * 2
+    assert cache_of(llama, "fp8").full_bytes_per_token == 30 * 2 * 3 * 64
+
+
+def test_as_few_gpus_as_hold_weights_and_eight_sequences() -> None:
+    # One holds 72 - 3 - 58 = 11 GiB of cache, a sequence takes 5.8: one fits. Two hold 80: 13 fit.
+    plan = plan_memory(WEIGHTS, GEMMA_31B, [H100] * 4, context_tokens=65_536)
+    assert (plan.n_together, plan.n_sequences) == (2, 13)
+    assert "2 idle: engine.data_parallel_size uses them" in str(plan)
+
+
+def test_one_gpu_is_used_alone_where_it_is_all_there_is() -> None:
+    plan = plan_memory(WEIGHTS, GEMMA_31B, [H100], context_tokens=65_536)
+    assert (plan.n_together, plan.n_sequences) == (1, 1)
+    assert "idle" not in str(plan)
+
+
+def test_a_model_that_cannot_fit_is_refused_with_both_sizes() -> None:
+    small = Device(name="RTX 4090", memory_bytes=24 * GIB)
+    with pytest.raises(EngineError, match=r"needs 63.8 GiB .* 2 x RTX 4090 have 37.2 GiB") as e:
+        plan_memory(WEIGHTS, GEMMA_31B, [small] * 2, context_tokens=65_536)
+    assert "quantized" in str(e.value)
+
+
+def test_a_count_that_was_asked_for_is_kept() -> None:
+    plan = plan_memory(WEIGHTS, GEMMA_31B, [H100] * 8, context_tokens=65_536, n_together=4)
+    assert plan.n_together == 4
+
+
+def test_weights_change_their_size_with_the_dtype_unless_quantized() -> None:
+    assert loaded_bytes(100, {"torch_dtype": "bfloat16"}, "float32") == 200
+    assert loaded_bytes(100, {"dtype": "float32"}, "bfloat16") == 50
+    assert loaded_bytes(100, {"dtype": "bfloat16"}, "auto") == 100
+    assert loaded_bytes(100, {"dtype": "bfloat16", "quantization_config": {}}, "float32") == 100
+
+
+def test_only_one_format_of_the_weights_counts(tmp_path: Path) -> None:
+    for name, size in (("a.safetensors", 5), ("b.safetensors", 6), ("c.gguf", 40), ("d.json", 9)):
+        (tmp_path / name).write_bytes(b"x" * size)
+    assert weights_on_disk(tmp_path) == 11
+    assert weights_on_disk(tmp_path / "c.gguf") == 40
+
+
+def test_nvidia_smis_list_is_read() -> None:
+    listed = "NVIDIA H100 80GB HBM3, 81559\nNVIDIA H100 80GB HBM3, 81559\n"
+    assert (
+        read_gpu_list(listed)
+        == (Device(name="NVIDIA H100 80GB HBM3", memory_bytes=81_559 * 2**20),) * 2
+    )
+    assert read_gpu_list("No devices were found\n") == ()
