@@ -4,7 +4,6 @@ Nothing is loaded, generated or sent: packages are asked for their version, data
 checked, Docker is asked whether it answers.
 """
 
-import importlib
 import os
 import platform
 import re
@@ -12,14 +11,16 @@ import shutil
 import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from g4eval.errors import G4EvalError, NotReadyError
 from g4eval.profile import all_profiles
+from g4eval.sandbox.docker_pool import connect
+from g4eval.sandbox.image import build_image, image_exists, image_tag
 from g4eval.task.datasets import load_samples
 from g4eval.task.loader import Task, find_tasks
 
@@ -55,17 +56,8 @@ def examine(*, data_dir: Path | None, tasks_dir: Path | None, runs_dir: Path) ->
 
 def build_sandbox(say: Callable[[str], None]) -> str:
     """Build the judge's image and return its tag; raises NotReadyError where that can't be done."""
-    with _docker_client() as client:
-        image = _judge_image()
-        if client is None or image is None:
-            raise NotReadyError(
-                "the sandbox can't be built: Docker doesn't answer"
-                if image
-                else "this version of g4eval has no sandbox to build",
-                hint="install Docker, start its daemon, then pip install 'g4eval[docker]'",
-            )
-        tag: str = image.build_image(client, say=say)
-        return tag
+    with closing(connect()) as client:
+        return build_image(client, say=say)
 
 
 def _python() -> Finding:
@@ -113,48 +105,24 @@ def _gpu() -> Finding:
 
 
 def _docker() -> Iterator[Finding]:
-    with _docker_client() as client:
-        if client is None:
-            hint = "install Docker and start its daemon; code tasks can't be judged without it"
-            yield Finding(area="docker", name="daemon", state="missing", hint=hint)
-            return
+    try:
+        client = connect()
+    except NotReadyError as error:
+        yield Finding(
+            area="docker", name="daemon", state="missing", hint=f"{error.hint}; {error.what}"
+        )
+        return
+    with closing(client):
         server = client.version().get("Version", "")
         yield Finding(area="docker", name="daemon", state="ok", detail=server)
-        image = _judge_image()
-        if image is None:
-            return
-        there = image.image_exists(client)
+        there = image_exists(client)
         yield Finding(
             area="docker",
             name="judge image",
             state="ok" if there else "missing",
-            detail=image.image_tag(),
+            detail=image_tag(),
             hint="" if there else "g4eval doctor --build-sandbox",
         )
-
-
-@contextmanager
-def _docker_client() -> Iterator[Any]:
-    """Open a client of a daemon that answers; None: no package, no daemon."""
-    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
-    if host.startswith("unix://") and not Path(host.removeprefix("unix://")).exists():
-        yield None  # asked here, since docker's own client would leave a socket open
-        return
-    try:
-        client = importlib.import_module("docker").from_env(timeout=20)
-    except Exception:  # noqa: BLE001  whatever keeps Docker from answering, it doesn't
-        yield None
-        return
-    with closing(client):
-        yield client
-
-
-def _judge_image() -> Any:
-    """Return the module that names and builds the judge's image; None: not in this version."""
-    try:
-        return importlib.import_module("g4eval.sandbox.image")
-    except ImportError:
-        return None
 
 
 def _data(data_dir: Path | None, tasks_dir: Path | None) -> Iterator[Finding]:

@@ -34,6 +34,7 @@ class TaskPlan:
     prompt: str  # the variant
     sampling: SamplingParams
     settings: Mapping[str, Any] = field(default_factory=dict)  # the task's own
+    is_graded: bool = True  # False: nothing here can judge it, and that was asked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +145,7 @@ def graded_tasks(plan: RunPlan) -> list[GradedTask]:
     return [
         GradedTask(p.task.spec.id, GraderRef.of(p.task), {s.sample_id: s for s in p.data.samples})
         for p in plan.tasks
+        if p.is_graded
     ]
 
 

@@ -1,6 +1,7 @@
 """A RunConfig to a RunPlan: which samples, which prompt, which sampling; and a run's identity."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,16 @@ from g4eval.engines.server_facts import public_address
 from g4eval.errors import (
     ConfigError,
     NotReadyError,
-    SandboxError,
     TaskError,
     UsageError,
     combined,
     nearest,
 )
 from g4eval.fingerprint import sha256_json
-from g4eval.graders.base import GRADERS
 from g4eval.graders.pool import GraderRef
 from g4eval.pipeline import TaskPlan, limit_samples
 from g4eval.profile import Profile, get_profile, profile_of
+from g4eval.sandbox.docker_pool import check_ready
 from g4eval.task.datasets import load_samples
 from g4eval.task.loader import Task, find_tasks, get_tasks
 
@@ -50,8 +50,8 @@ def plan_tasks(config: RunConfig, profile: Profile | None) -> tuple[TaskPlan, ..
     missing: list[NotReadyError] = []
     for task in tasks:
         try:
-            _refuse_unjudged(task)
-            plans.append(_plan_task(config, task, profile))
+            is_graded = _can_be_graded(config, task)
+            plans.append(replace(_plan_task(config, task, profile), is_graded=is_graded))
         except NotReadyError as error:
             missing.append(error)
     if missing:
@@ -167,14 +167,24 @@ def answers_of(plans: tuple[TaskPlan, ...]) -> Answers:
     return answer
 
 
-def _refuse_unjudged(task: Task) -> None:
-    """Refuse a code task before anything is generated where nothing can judge it."""
-    if task.spec.grader == "code" and "code" not in GRADERS:
-        raise SandboxError(
-            f"{task.spec.id}: the answers are programs, and this version has no sandbox to run "
-            "them in",
-            hint="leave this task out",
-        )
+def _can_be_graded(config: RunConfig, task: Task) -> bool:
+    """Return whether the task's grader can run here; only code needs more than this process.
+
+    Raises NotReadyError where it can't, unless ungraded completions are asked for.
+    """
+    if task.spec.grader != "code":
+        return True
+    try:
+        check_ready()
+    except NotReadyError as error:
+        if config.allow_ungraded:
+            return False
+        raise type(error)(
+            f"{task.spec.id}: its answers are programs, and {error.what}",
+            where=error.where,
+            hint=f"{error.hint}, or generate now and judge later: --allow-ungraded",
+        ) from error
+    return True
 
 
 def _check_grader(task: Task) -> None:

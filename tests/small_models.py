@@ -108,7 +108,7 @@ def _make_gemma4(folder: Path, kind: str) -> None:
 
     torch.manual_seed(4)
     config = Gemma4TextConfig(**GEMMA4_KINDS[kind])
-    model = Gemma4ForCausalLM(config).to(torch.float32)
+    model = Gemma4ForCausalLM(config).float()
     for name, parameter in model.named_parameters():
         if parameter.dim() > 1 and "embed" not in name:
             torch.nn.init.normal_(parameter, std=0.2)  # apart enough for greedy choices to be firm

@@ -14,6 +14,7 @@ from g4eval.cli.options import (
 )
 from g4eval.cli.progress import make_reporter
 from g4eval.cli.show import print_run
+from g4eval.errors import NotReadyError
 from g4eval.report.reproduction import not_reproduced
 from g4eval.session import run_blocking
 
@@ -58,6 +59,13 @@ def command(
     reporter = make_reporter(log_file=log_file, verbose=verbose)
     finished = run_blocking(config, reporter)
     results = print_run(finished.folder, as_json=as_json, summaries=finished.summaries)
+    unanswered = sum(s.audit.failed + s.audit.n_missing for s in finished.summaries)
+    if unanswered:
+        raise NotReadyError(
+            f"{unanswered:,} requests have no completion yet",
+            where=finished.folder,
+            hint="run the same command again: it sends these, and nothing that is stored",
+        )
     below = not_reproduced(results) if config.strict else ()
     if below:
         names = ", ".join(str(result.measurement.benchmark) for result in below)

@@ -205,8 +205,9 @@ class Grading:
 
     def offer(self, completion: Completion) -> None:
         """Queue a stored completion for grading; one too many is graded later from the store."""
-        with contextlib.suppress(asyncio.QueueFull):
-            self._queues[completion.task_id].put_nowait(completion)
+        queue = self._queues.get(completion.task_id)  # None: a task that nothing here can judge
+        if queue is not None and not queue.full():
+            queue.put_nowait(completion)
 
     async def finish(self) -> None:
         """Wait for what is queued, then grade what the store has and the queue dropped."""

@@ -12,7 +12,9 @@ import threading
 import time
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -296,6 +298,12 @@ class DockerSandbox:
         return container
 
 
+def check_ready() -> None:
+    """Raise NotReadyError, saying what to do, where no job could be judged on this machine."""
+    with closing(connect()) as client:
+        _image_id(client, image_tag())
+
+
 def connect() -> Any:
     """Return a client of the Docker daemon, or say what is missing."""
     try:
@@ -306,6 +314,10 @@ def connect() -> Any:
             "judging code needs the docker package, which is not installed",
             hint="pip install 'g4eval[docker]'",
         ) from error
+    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    if host.startswith("unix://") and not Path(host.removeprefix("unix://")).exists():
+        # Asked here, since docker's own client would leave a socket open.
+        raise SandboxError("no Docker daemon runs here", where=host, hint=_DAEMON_HINT)
     try:
         client = docker.from_env(timeout=60)
         client.ping()

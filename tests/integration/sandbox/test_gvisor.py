@@ -1,9 +1,9 @@
 """The same judge under gVisor, where the daemon knows a runtime called runsc."""
 
 import pytest
-from tests.integration.sandbox.conftest import FAIR, HONEST, function, program
 
 from g4eval.sandbox.base import Verdict
+from tests.integration.sandbox.conftest import FAIR, HONEST, function, program
 
 pytestmark = pytest.mark.docker
 
