@@ -62,7 +62,7 @@ def command(
     unanswered = sum(s.audit.failed + s.audit.n_missing for s in finished.summaries)
     if unanswered:
         raise NotReadyError(
-            f"{unanswered:,} requests have no completion yet",
+            f"requests without a completion: {unanswered:,}",
             where=finished.folder,
             hint="run the same command again: it sends these, and nothing that is stored",
         )

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from g4eval.bundled import bundled_dir
 from g4eval.errors import SandboxError
 from g4eval.sandbox.base import CodeJob, CodeTest, Reading
+from g4eval.sandbox.frames import StreamError
 
 if TYPE_CHECKING:
     from g4eval.sandbox.container import Container
@@ -23,7 +24,10 @@ def check_container(container: "Container") -> None:
         tests=(CodeTest(input="", output="\n" * _TRIES + "all refused"),),
         reading=Reading.FAIR,
     )
-    lines = container.run_program(job, describe_problem("selftest", job)).splitlines()
+    try:
+        lines = container.run_program(job, describe_problem("selftest", job)).splitlines()
+    except StreamError as error:  # a try that reached the server
+        lines = [f"the container did not survive it: {error}"]
     possible = [line for line in lines if not line.endswith(": refused")]
     if possible or len(lines) != _TRIES:
         raise SandboxError(
