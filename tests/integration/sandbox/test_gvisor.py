@@ -2,12 +2,7 @@
 
 import pytest
 
-<<<<<<< HEAD
-from g4eval.sandbox.base import Verdict
-from tests.integration.sandbox.conftest import FAIR, HONEST, function, program
-=======
 from g4eval.errors import SandboxError
->>>>>>> judge
 
 pytestmark = pytest.mark.docker
 
