@@ -17,6 +17,12 @@ ROOT = Path(__file__).resolve().parent
 PYTHONS = ["3.11", "3.12", "3.13"]
 CODE = ["g4eval", "tasks", "sandboxes", "reports", "tests", "benchmarks", "noxfile.py"]
 GROUPS = nox.project.load_toml(ROOT / "pyproject.toml")["dependency-groups"]
+_CALL_GATE = (
+    "import pathlib, subprocess, sys\n"
+    "code = subprocess.call([sys.executable, '-m', 'g4eval', 'gate', *sys.argv[2:]])\n"
+    "pathlib.Path(sys.argv[1]).write_text(str(code))\n"
+)
+AXE = "axe-core@4.14.1"  # finds accessibility faults
 # Commands that must not load these modules: they make `--help` slow.
 HEAVY = "torch vllm transformers docker datasets pandas pyarrow scipy sympy numpy lm_eval pydantic"
 
@@ -39,16 +45,49 @@ def typing(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the unit, contract and golden tests on each Python that is here."""
+    """Run the unit, contract and golden tests on each Python that is here; PyTorch on the first."""
     session.install("-e", ".[data,report]", *GROUPS["test"])
+    if session.python == PYTHONS[0]:
+        session.install(*GROUPS["torch"])
+        session.install("-e", ".[gemma]", *GROUPS["reference"])
     _pytest(session, "tests", *session.posargs)
 
 
 @nox.session(python="3.11")
 def slow(session: nox.Session) -> None:
     """Run the tests that take over 5 s each, simulations and 200 kills included."""
-    session.install("-e", ".[report]", *GROUPS["test"])
+    session.install(*GROUPS["torch"])
+    session.install("-e", ".[report,demo]", *GROUPS["test"], *GROUPS["reference"])
     _pytest(session, "tests", "-m", "slow and not (docker or gpu or network)", *session.posargs)
+
+
+@nox.session(python="3.11")
+def docker(session: nox.Session) -> None:
+    """Judge programs in real containers: official cases, attacks, faults. Builds the image."""
+    session.install("-e", ".[docker]", *GROUPS["test"])
+    session.env["G4EVAL_REQUIRE_DOCKER"] = "1"
+    _pytest(session, "tests", "-m", "docker", *session.posargs)
+
+
+@nox.session(python="3.11")
+def gate(session: nox.Session) -> None:
+    """Gate a candidate: nox -s gate -- BASE CANDIDATE; verdict and exit code come last."""
+    session.install("-e", ".")
+    told = Path(session.create_tmp()) / "code"
+    session.run("python", "-c", _CALL_GATE, str(told), *session.posargs)
+    code = int(told.read_text())
+    verdicts = {0: "PASS", 1: "FAIL", 3: "INCONCLUSIVE", 4: "INVALID"}
+    last = f"{verdicts.get(code, 'no verdict')} (exit code {code})"
+    if code:
+        session.error(last)  # nox itself exits with 1 for every code: CI calls g4eval gate
+    session.log(last)
+
+
+@nox.session(name="gate-sim", python="3.11")
+def gate_sim(session: nox.Session) -> None:
+    """Simulate the gate's error rates and those of the rules in common use: docs/gate.md."""
+    session.install("-e", ".")
+    session.run("python", "benchmarks/gate_error_rates.py", *session.posargs)
 
 
 @nox.session(python="3.11")
@@ -112,6 +151,21 @@ def minimums(session: nox.Session) -> None:
         str(Path(session.bin) / "python"),
     )
     _pytest(session, "tests", *session.posargs)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Run the demo tasks on Gemma 3 270M: no GPU, no hub, no key; prints the table."""
+    session.install("-e", ".[demo,report]")
+    tasks = ["demo_math", "demo_choice", "demo_logic"]
+    if _docker_answers():
+        session.install("-e", ".[docker]")
+        tasks.append("demo_code")
+    else:
+        session.log("demo_code is left out: Docker doesn't answer")
+    session.log("the model is under the Gemma terms of use: https://ai.google.dev/gemma/terms")
+    model = ["--engine", "gemma", "--model", "gemma-3-270m-demo"]
+    session.run("g4eval", "run", *tasks, *model, "--run-id", "demo", *session.posargs)
 
 
 @nox.session(python="3.11")
@@ -193,6 +247,20 @@ def _evaluate(session: nox.Session, name: str, profile: str) -> None:
 
 
 @nox.session(python="3.11")
+def browser(session: nox.Session) -> None:
+    """Open a report in Chromium: behaviour, accessibility, hostile text, screenshots."""
+    session.install("-e", ".[report]", *GROUPS["test"], *GROUPS["browser"])
+    tools = Path(session.create_tmp())
+    session.run("npm", "install", "--prefix", str(tools), AXE, external=True, silent=True)
+    env = {
+        "G4EVAL_AXE": str(tools / "node_modules/axe-core/axe.min.js"),
+        "G4EVAL_SCREENSHOTS": str(ROOT / "build/screenshots"),
+    }
+    session.run("pytest", "tests/browser", "-m", "browser", *session.posargs, env=env)
+    session.log("screenshots: %s", env["G4EVAL_SCREENSHOTS"])
+
+
+@nox.session(python="3.11")
 def bench(session: nox.Session) -> None:
     """Measure speed: `nox -s bench -- pipeline`; without a name, list what there is."""
     names = {path.stem: path for path in sorted((ROOT / "benchmarks").glob("*.py"))}
@@ -201,6 +269,14 @@ def bench(session: nox.Session) -> None:
         return
     session.install("-e", ".[report]", *GROUPS["bench"])
     session.run("python", str(names[session.posargs[0]]), *session.posargs[1:])
+
+
+def _docker_answers() -> bool:
+    docker = shutil.which("docker")
+    if docker is None:
+        return False
+    ask = [docker, "info"]
+    return subprocess.run(ask, capture_output=True, check=False).returncode == 0  # noqa: S603  ours
 
 
 def _pytest(session: nox.Session, *arguments: str) -> None:

@@ -51,15 +51,19 @@ async def run_tasks(
     graders: GraderPool,
     store: RunStore,
     watch: Watcher = lambda _: None,
+    *,
+    requests: Iterable[Request] | None = None,
 ) -> list[TaskSummary]:
     """Take tasks from samples to estimates, grading while the engine generates.
 
     Each completion is stored at once; what is stored is never asked for again. `watch` hears of
-    each completion, failed attempt and grade. Raises EngineError, SandboxError or StoreError where
-    the engine, the sandbox or the disk gives up; what was finished is stored.
+    each completion, failed attempt and grade. `requests` are those to send, where it isn't all of
+    the plan's in its own order. Raises EngineError, SandboxError or StoreError where the engine,
+    the sandbox or the disk gives up; what was finished is stored.
     """
     async with graders.saving_to(store, watch) as grading:
-        async for completion in engine.complete(unanswered_requests(plan, store)):
+        asked = unanswered_requests(plan, store) if requests is None else requests
+        async for completion in engine.complete(asked):
             if isinstance(completion, Attempt):
                 await store.add_attempt(completion)
             else:

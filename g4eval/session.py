@@ -6,7 +6,7 @@ one left; a run whose configuration differs is refused with the difference.
 
 import asyncio
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +121,7 @@ def prepare(
     except NotReadyError as error:
         missing.append(error)
     try:
-        engine = make_engine(config, profile, answers_of(plans), reporter)
+        engine = make_engine(config, profile, answers=answers_of(plans), note=reporter.note)
     except NotReadyError as error:
         raise combined([*missing, error]) from error
     if missing:
@@ -130,13 +130,20 @@ def prepare(
 
 
 def make_engine(
-    config: RunConfig, profile: Profile | None, answers: Answers, reporter: Reporter
+    config: RunConfig,
+    profile: Profile | None,
+    *,
+    answers: Answers | None = None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> Engine:
-    """Return the engine asked for, or the one that `auto` finds, configured and not yet loaded."""
+    """Return the engine asked for, or the one that `auto` finds, configured and not yet loaded.
+
+    `note` hears which engine `auto` chose and why, and what an engine says before it loads.
+    """
     model = config.model or (profile.hub_id if profile else None)
     choice = choose_engine(config.engine, model=model, profile=profile, base_url=config.base_url)
     if choice.reason:
-        reporter.note(f"engine {choice.name}: {choice.reason}")
+        note(f"engine {choice.name}: {choice.reason}")
     profiled = profile.engine.get(choice.name, {}) if profile else {}
     engine_config = EngineConfig(
         model=model,
@@ -147,8 +154,8 @@ def make_engine(
     )
     engine = ENGINES.load(choice.name).configure(engine_config)
     if isinstance(engine, NotingEngine):
-        for note in engine.notes:
-            reporter.note(note)
+        for text in engine.notes:
+            note(text)
     return engine
 
 

@@ -14,8 +14,17 @@ COMMANDS = {
     "import": ("import_completions", "Grade recorded completions from anywhere; makes a run."),
     "grade": ("grade", "Grade a run again from its store."),
     "show": ("show", "Print a run's table, or one sample."),
+    "compare": ("compare", "Compare two runs sample by sample."),
+    "gate": ("gate", "Say whether a candidate is as good as a baseline."),
+    "gate-plan": ("gate_plan", "Print what a margin needs: repeats, tokens, hours."),
+    "gate-calibrate": ("gate_calibrate", "Show that the gate passes a baseline against itself."),
+    "drift": ("drift", "Score a baseline's recorded tokens on two engines."),
     "export": ("export", "Write a run's completions and grades to a file."),
+    "logprobs": ("logprobs", "Score given token ids with a model."),
+    "judge": ("judge", "Run code jobs in the sandbox: JSON lines in, JSON lines out."),
     "tasks": ("tasks", "List the tasks that can be run."),
+    "published": ("published", "List published scores with their sources."),
+    "report": ("report", "Write runs as HTML pages."),
     "doctor": ("doctor", "Say what is missing on this machine and how to get it."),
 }
 

@@ -14,6 +14,7 @@ from g4eval.cli.options import (
 )
 from g4eval.cli.progress import make_reporter
 from g4eval.cli.show import print_run
+from g4eval.report.reproduction import not_reproduced
 from g4eval.session import run_blocking
 
 
@@ -56,4 +57,9 @@ def command(
     config = config_of({**flags, "set": set_}, config_file=config_file, manifest=manifest)
     reporter = make_reporter(log_file=log_file, verbose=verbose)
     finished = run_blocking(config, reporter)
-    print_run(finished.folder, as_json=as_json, summaries=finished.summaries)
+    results = print_run(finished.folder, as_json=as_json, summaries=finished.summaries)
+    below = not_reproduced(results) if config.strict else ()
+    if below:
+        names = ", ".join(str(result.measurement.benchmark) for result in below)
+        click.echo(f"not reproduced: {names}", err=True)
+        click.get_current_context().exit(1)

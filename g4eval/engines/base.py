@@ -135,6 +135,7 @@ ENGINES = Registry[Engine](
     "engine",
     {
         "fake": "g4eval.engines.fake:FakeEngine",
+        "gemma": "g4eval.engines.gemma.engine:GemmaEngine",
         "openai": "g4eval.engines.openai_http:OpenAIEngine",
         "vllm": "g4eval.engines.vllm_local:VllmEngine",
     },

@@ -10,11 +10,14 @@ import hashlib
 import heapq
 import math
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 import g4eval
@@ -22,7 +25,7 @@ from g4eval.config import parse_model
 from g4eval.engines.base import Answers, EngineConfig, EngineFacts
 from g4eval.errors import ConfigError, EngineError
 from g4eval.jsonlines import read_json_lines
-from g4eval.records import Attempt, Completion, Request, StopReason
+from g4eval.records import Attempt, Completion, Request, StopReason, TokenScores
 from g4eval.responses import build_completion, parse_stop_reason
 
 REQUESTS_PER_TURN = 16  # without delays, others get a turn so often
@@ -46,7 +49,8 @@ class FakeOptions(BaseModel):
     stop_after: int | None = Field(default=None, ge=0)  # then the engine breaks
     journal: Path | None = None  # append the key of each request answered, to see what was asked
     script: Path | None = None  # JSON lines: sample_id, repeat?, text, reasoning?, stop_reason?
-    token_ids: bool = False  # give ids: the UTF-8 bytes of the text
+    token_ids: bool = False  # give ids: the UTF-8 bytes of prompt and text
+    drift: float = Field(default=0.0, ge=0)  # SD by which scored logits differ from those of 0
     quantization: str = "none"  # declared, to tell two arms apart
     model_facts: Mapping[str, str] = Field(default_factory=dict)  # any other facts, as declared
 
@@ -135,6 +139,21 @@ class FakeEngine:
                 _push(in_flight, number, following, self._delay(following))
                 number += 1
 
+    async def score(self, token_ids: Sequence[int], top_k: int = 0) -> TokenScores:
+        """Score bytes by an invented bigram model; option `drift` moves its logits."""
+        table = _bigrams(self._options.drift)
+        rows = table[np.asarray(token_ids[:-1])]
+        following = np.asarray(token_ids[1:])
+        logprobs = rows[np.arange(len(rows)), following]
+        if not top_k:
+            return TokenScores(logprobs=logprobs.tolist())
+        ids = np.argsort(-rows, axis=1, kind="stable")[:, :top_k]
+        return TokenScores(
+            logprobs=logprobs.tolist(),
+            top_ids=ids.tolist(),
+            top_logprobs=np.take_along_axis(rows, ids, axis=1).tolist(),
+        )
+
     def _note(self, request: Request) -> None:
         if self._options.journal is not None:
             with self._options.journal.open("a", encoding="utf-8") as journal:
@@ -165,14 +184,16 @@ class FakeEngine:
         else:
             text, reasoning, stop_reason = self._invent(request)
         tokens = len(text) // 4 + len(reasoning or "") // 4 + 1
+        prompt = "".join(m.content for m in request.messages)
         return build_completion(
             request,
             text,
             stop_reason,
             thinking=options.thinking,
             reasoning=reasoning,
-            token_ids=text.encode() if options.token_ids else None,
-            prompt_tokens=sum(len(m.content) for m in request.messages) // 4 + 1,
+            prompt_token_ids=list(prompt.encode()) if options.token_ids else None,
+            token_ids=list(text.encode()) if options.token_ids else None,
+            prompt_tokens=len(prompt) // 4 + 1,
             completion_tokens=tokens,
             started_at=started,
             finished_at=time.time(),
@@ -194,6 +215,14 @@ class FakeEngine:
         if options.thinking:
             return f"<|channel>thought\n{marks}{padding}<channel|>{answer}", None, StopReason.STOP
         return marks + padding + answer, None, StopReason.STOP
+
+
+@cache
+def _bigrams(drift: float) -> NDArray[np.float64]:
+    """Return log p of each byte after each byte, [256, 256]."""
+    rng = np.random.default_rng(0)
+    logits = 3 * rng.standard_normal((256, 256)) + drift * rng.standard_normal((256, 256))
+    return np.asarray(logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)))
 
 
 def _push(

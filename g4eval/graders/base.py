@@ -30,6 +30,7 @@ class Grader(Protocol):
 GRADERS = Registry[Grader](
     "grader",
     {
+        "code": "g4eval.graders.code:CodeGrader",
         "choice": "g4eval.graders.choice:ChoiceGrader",
         "integer": "g4eval.graders.integer:IntegerGrader",
         "stated_answer": "g4eval.graders.stated_answer:StatedAnswerGrader",

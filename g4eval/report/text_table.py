@@ -126,6 +126,7 @@ def _behind(summary: TaskSummary) -> Iterator[str]:
         f"prompt {plan['prompt']}; temperature {sampling['temperature']:g}, top-p "
         f"{sampling['top_p']:g}, top-k {sampling['top_k']}, budget "
         f"{sampling['max_new_tokens']:,} tokens; text {plan['text']}"
+        + "".join(f"; {k} {v}" for k, v in plan["settings"].items() if v is not None)
     )
     if estimate.n_truncated:
         yield (

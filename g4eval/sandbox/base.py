@@ -3,11 +3,13 @@
 Every implementation passes `tests/contract/test_sandbox.py`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import TracebackType
 from typing import Protocol, Self
+
+from g4eval.records import Json
 
 
 class Verdict(StrEnum):
@@ -21,6 +23,13 @@ class Verdict(StrEnum):
     RUNTIME_ERROR = "RTE"
     COMPILE_ERROR = "CE"
     INTERNAL_ERROR = "IE"  # ours: retried, then ungraded
+
+
+class Reading(StrEnum):
+    """Which judge a job is put before."""
+
+    OFFICIAL = "official"  # the official checker's rules, quirk for quirk; the only one that scores
+    FAIR = "fair"  # a fresh process a test, real streams, numbers within 1e-6; for information
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +50,7 @@ class CodeJob:
     tests: Sequence[CodeTest]
     fn_name: str | None = None  # None: a program that reads stdin
     time_limit_seconds: float = 6.0  # wall time a test
+    reading: Reading = Reading.OFFICIAL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +64,7 @@ class JobResult:
     cpu_seconds: float | None = None
     wall_seconds: float | None = None
     memory_bytes: int | None = None  # peak
+    details: Mapping[str, Json] = field(default_factory=dict)  # a sandbox's own: docs/judging.md
 
 
 class Sandbox(Protocol):

@@ -53,6 +53,23 @@ class StoredRow:
         return Outcome.UNGRADED if self.grade is None else self.grade.outcome
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredTexts:
+    """The texts of one completion that a reader looks at, still packed, and its newest grade."""
+
+    sample_id: str
+    repeat: int
+    text: bytes  # `schema.unpack_text` unpacks it
+    reasoning: bytes | None
+    stop_reason: StopReason
+    prompt_hash: str | None
+    prompt_tokens: int | None
+    reasoning_tokens: int | None
+    started_at: float
+    finished_at: float
+    grade: Grade | None
+
+
 class RunReader:
     """Reads one run folder; a context manager. Raises StoreError where there is no run."""
 
@@ -145,6 +162,46 @@ class RunReader:
                 grade=None if row[12] is None else schema.row_grade(row[12:]),
             )
 
+    def outcome_rows(self, task_id: str) -> Iterator[tuple[Any, ...]]:
+        """Yield what the gate reads of each completion, as plain values.
+
+        A tuple: sample id, repeat, outcome (None: not graded), stop reason, thought, completion
+        tokens, prompt hash, grader, grader version. `rows` says more and takes ten times as long.
+        """
+        yield from self._db.execute(
+            "SELECT c.sample_id, c.repeat, g.outcome, c.stop_reason, c.thought, "
+            "c.completion_tokens, c.prompt_hash, g.grader, g.grader_version "
+            "FROM completions c LEFT JOIN grades g ON g.id = "
+            "(SELECT MAX(id) FROM grades WHERE key = c.key) WHERE c.task_id = ?",
+            (task_id,),
+        )
+
+    def texts(self, task_id: str) -> Iterator[StoredTexts]:
+        """Yield what a reader looks at, by sample and repeat; no token ids and no raw text."""
+        grade_columns = ", ".join(f"g.{name}" for name in schema.GRADE_COLUMNS.split(", "))
+        rows = self._db.execute(
+            "SELECT c.sample_id, c.repeat, c.text, c.reasoning, c.stop_reason, c.prompt_hash, "
+            "c.prompt_tokens, c.reasoning_tokens, c.started_at, c.finished_at, "
+            f"{grade_columns} FROM completions c LEFT JOIN grades g ON g.id = "
+            "(SELECT MAX(id) FROM grades WHERE key = c.key) "
+            "WHERE c.task_id = ? ORDER BY c.sample_id, c.repeat",
+            (task_id,),
+        )
+        for row in rows:
+            yield StoredTexts(
+                sample_id=row[0],
+                repeat=row[1],
+                text=row[2],
+                reasoning=row[3],
+                stop_reason=StopReason(row[4]),
+                prompt_hash=row[5],
+                prompt_tokens=row[6],
+                reasoning_tokens=row[7],
+                started_at=row[8],
+                finished_at=row[9],
+                grade=None if row[10] is None else schema.row_grade(row[10:]),
+            )
+
     def completion(self, key: str) -> Completion | None:
         """Return one completion with its texts; None: it isn't stored."""
         row = self._db.execute(
@@ -230,10 +287,15 @@ class RunReader:
 
     def prompt(self, prompt_hash: str) -> tuple[Message, ...] | None:
         """Return a prompt; None where the store has none, as for gated tasks."""
+        packed = self.packed_prompt(prompt_hash)
+        return None if packed is None else schema.unpack_messages(packed)
+
+    def packed_prompt(self, prompt_hash: str) -> bytes | None:
+        """Return a prompt still packed; None where the store has none."""
         row = self._db.execute(
             "SELECT messages FROM prompts WHERE prompt_hash = ?", (prompt_hash,)
         ).fetchone()
-        return None if row is None or row[0] is None else schema.unpack_messages(row[0])
+        return None if row is None else row[0]
 
     def failed(self, task_id: str) -> dict[tuple[str, int], str]:
         """Return the newest error of each (sample, repeat) that failed and has no completion."""

@@ -39,7 +39,7 @@ def keep_tests(encoded: Json, decode: Callable[[], Sequence[Test]]) -> str:
     name = hashlib.sha256(canonical_json(encoded)).hexdigest()
     path = _path(name)
     if not path.is_file():
-        packed = zstandard.compress(json.dumps(checked_tests(decode())).encode())
+        packed = zstandard.compress(json.dumps(checked_tests(decode())).encode(), 1)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as stream:

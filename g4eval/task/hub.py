@@ -1,7 +1,8 @@
 """Read rows from the Hugging Face hub through `datasets`; no dataset script is ever run.
 
-HF_TOKEN, HF_HOME, HF_ENDPOINT and the proxies are `datasets`' own; what it has in its cache needs
-no network.
+HF_TOKEN, HF_HOME, HF_ENDPOINT and the proxies are the hub libraries' own; what they have in their
+cache needs no network. A source that names files has them read line by line, without the copy that
+`datasets` would make: LiveCodeBench's are 4.5 GB, with megabytes in a row.
 """
 
 import logging
@@ -12,11 +13,12 @@ from types import ModuleType
 from typing import Any
 
 from g4eval.errors import DataError, MissingExtraError
+from g4eval.jsonlines import read_json_lines
 from g4eval.task.spec import SourceSpec
 
 
 def hub_rows(source: SourceSpec) -> Iterator[dict[str, Any]]:
-    """Open a hub source and yield its rows one at a time: some are megabytes.
+    """Open a hub source and yield its rows one at a time.
 
     Each row also gets `_dataset`, the hub id, for plugins that read several.
 
@@ -31,16 +33,33 @@ def hub_rows(source: SourceSpec) -> Iterator[dict[str, Any]]:
         ) from error
     _silence(datasets)
     try:
-        if source.files:
-            files = [_file_address(source, name) for name in source.files]
-            loaded = datasets.load_dataset("json", data_files=files, split="train")
-        else:
-            loaded = datasets.load_dataset(
-                source.dataset, source.name, split=source.split, revision=source.revision
-            )
+        rows = _lines(source) if source.files else _split(datasets, source)
     except Exception as error:
         raise DataError(_failure(error, source)) from error
-    return ({**row, "_dataset": source.dataset} for row in loaded)
+    return ({**row, "_dataset": source.dataset} for row in rows)
+
+
+def _split(datasets: ModuleType, source: SourceSpec) -> Any:
+    return datasets.load_dataset(
+        source.dataset, source.name, split=source.split, revision=source.revision
+    )
+
+
+def _lines(source: SourceSpec) -> Iterator[dict[str, Any]]:
+    """Return the rows of JSON-lines files, every one of them here before the first row is."""
+    paths = [_file(source, name) for name in source.files]
+    return (row for path in paths for _, row in read_json_lines(path, error=DataError))
+
+
+def _file(source: SourceSpec, name: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    assert source.dataset is not None
+    if Path(source.dataset).is_dir():  # a snapshot on disk
+        return Path(source.dataset) / name
+    return Path(
+        hf_hub_download(source.dataset, name, repo_type="dataset", revision=source.revision)
+    )
 
 
 def _silence(datasets: ModuleType) -> None:
@@ -48,12 +67,6 @@ def _silence(datasets: ModuleType) -> None:
     datasets.disable_progress_bars()
     for name in ("datasets", "huggingface_hub", "fsspec", "httpx"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
-def _file_address(source: SourceSpec, name: str) -> str:
-    if source.dataset and Path(source.dataset).is_dir():  # a snapshot on disk
-        return str(Path(source.dataset) / name)
-    return f"hf://datasets/{source.dataset}@{source.revision or 'main'}/{name}"
 
 
 def _failure(error: BaseException | None, source: SourceSpec) -> str:

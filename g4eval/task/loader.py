@@ -108,11 +108,14 @@ def load_plugin(path: Path) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
-        spec.loader.exec_module(module)
+        spec.loader.exec_module(module)  # a family's folder is data: nothing is written into it
     except Exception as error:
         del sys.modules[name]
         raise _plugin_error(error, path, "can't be imported:") from error
+    finally:
+        sys.dont_write_bytecode = writes_bytecode
     return module
 
 

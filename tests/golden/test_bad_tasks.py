@@ -88,8 +88,8 @@ def zoo(tmp_path, monkeypatch):
 def told(zoo, tmp_path, monkeypatch, capsys):
     """Run `g4eval run` on the family; return its exit code and what it says."""
 
-    def run(*arguments, task="zoo", data_dir=None):
-        argv = ["g4eval", "run", task, "--engine", "fake", "--tasks-dir", str(zoo.tasks)]
+    def run(*arguments, task="zoo", data_dir=None, before=()):
+        argv = ["g4eval", *before, "run", task, "--engine", "fake", "--tasks-dir", str(zoo.tasks)]
         argv += ["--data-dir", str(data_dir or zoo.data), "--runs-dir", str(tmp_path / "runs")]
         monkeypatch.setattr(sys, "argv", [*argv, *arguments])
         with pytest.raises(SystemExit) as leave:
@@ -170,6 +170,7 @@ def test_a_plugin_of_a_gated_task_that_quotes_a_question(zoo, told):
     code, text = told()
     assert code == USAGE
     assert "bird" not in text
+    assert "bird" not in told(before=["--debug"])[1]  # nor in a traceback
     check_golden("bad_tasks/plugin_gated.txt", text)
 
 
@@ -335,3 +336,10 @@ def test_a_gated_hub_set_without_a_token(zoo, tmp_path):
         hub.shutdown()
     assert done.returncode == DATA
     check_golden("bad_tasks/gated_hub.txt", done.stderr.replace(str(tmp_path), "TMP"))
+
+
+def test_another_text_is_refused_with_the_flag_for_partial_data_as_well(zoo, told):
+    zoo.task(source=f"{{kind: directory, path: zoo.jsonl, text_sha256: {'ab' * 32}")
+    code, text = told("--allow-partial-data")
+    assert code == DATA
+    check_golden("bad_tasks/another_text.txt", text)

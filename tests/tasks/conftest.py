@@ -1,11 +1,19 @@
 """A cache of its own for every test, and tasks whose hub source is a folder on disk."""
 
 import dataclasses
+import shutil
 
 import pytest
 
 from g4eval.bundled import bundled_dir
 from g4eval.task.loader import load_task
+
+
+@pytest.fixture(autouse=True)
+def no_leftovers(tmp_path):
+    """Leave no folder behind: some hold questions that must not lie about in plain text."""
+    yield
+    shutil.rmtree(tmp_path, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)

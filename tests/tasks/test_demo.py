@@ -6,8 +6,12 @@ import sys
 
 import pytest
 
-from g4eval.graders.base import GRADERS, grade_completion
+from g4eval.config import RunConfig
+from g4eval.errors import SandboxError
+from g4eval.graders.base import GRADERS, Grader, grade_completion
+from g4eval.planning import plan_tasks
 from g4eval.records import Completion, Outcome, StopReason
+from g4eval.registry import Registry
 from g4eval.task.code_tests import read_tests
 from g4eval.task.datasets import load_samples
 from tests.tasks.conftest import bundled_task
@@ -75,3 +79,12 @@ def test_the_solutions_of_demo_code_pass_their_tests():
                     f"print(json.dumps(Solution().{fn_name}(*given)))"
                 )
                 assert json.loads(_run(call, test["input"])) == json.loads(test["output"])
+
+
+def test_a_code_task_is_refused_before_generation_where_nothing_can_judge_it(monkeypatch):
+    graders = Registry[Grader]("grader", {"choice": "g4eval.graders.choice:ChoiceGrader"})
+    monkeypatch.setattr("g4eval.planning.GRADERS", graders)
+    config = RunConfig(tasks=("demo_choice", "demo_code"), engine="fake")
+    with pytest.raises(SandboxError, match="demo_code: the answers are programs") as caught:
+        plan_tasks(config, None)
+    assert caught.value.exit_code == 5

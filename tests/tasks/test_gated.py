@@ -185,6 +185,17 @@ def test_what_is_withheld_is_shown_when_asked_for(gated, g4eval, tmp_path):
         assert THOUGHT in out
 
 
+def test_the_prompt_is_rendered_again_from_the_data_when_asked_for(gated, g4eval):
+    task, flags, data_dir = gated
+    sample = load_samples(task, data_dir).samples[0]
+    flags = flags if "--data-dir" in flags else [*flags, "--data-dir", "."]
+    g4eval("run", task.spec.id, "--engine", "fake", "--run-id", "r", *flags)
+    _, out, _ = g4eval("show", "r", sample.sample_id, *flags)
+    assert sample.fields["question"] not in out
+    _, out, _ = g4eval("show", "r", sample.sample_id, "--include-gated", *flags)
+    assert task.messages(sample, 0)[0].content in out
+
+
 def test_an_import_with_an_error_quotes_no_completion(gated, g4eval, tmp_path):
     task, flags, data_dir = gated
     samples = load_samples(task, data_dir).samples

@@ -5,12 +5,16 @@ import dataclasses
 import io
 import json
 import zipfile
+from collections import Counter
 
 import pytest
 
+from g4eval.config import RunConfig
 from g4eval.errors import DataError
+from g4eval.pipeline import RunPlan, render_requests
+from g4eval.planning import plan_tasks
 from g4eval.records import Sample
-from g4eval.task.choices import choice_order
+from g4eval.task.choices import choice_order, right_letter
 from g4eval.task.datasets import load_samples
 from tests.tasks.conftest import bundled_task, from_hub
 
@@ -94,3 +98,24 @@ def test_the_archive_stays_locked_without_its_password(data_dir, password):
     locked = dataclasses.replace(task, spec=task.spec.model_copy(update={"data": data}))
     with pytest.raises(DataError, match="the archive is locked"):
         load_samples(locked, data_dir)
+
+
+def test_a_limit_changes_no_request(data_dir):
+    def requests(limit):
+        config = RunConfig(
+            tasks=("gpqa_diamond",), engine="fake", data_dir=data_dir, repeats=3, limit=limit
+        )
+        plans = plan_tasks(config, None)
+        plan = RunPlan(tasks=plans, seed=0, engine_fingerprint="e")
+        return {(r.sample_id, r.repeat): r.key for r in render_requests(plans[0], plan)}
+
+    few, whole = requests(9), requests(None)
+    assert (len(few), len(whole)) == (27, 594)
+    assert few.items() <= whole.items()
+
+
+def test_the_right_option_stands_at_each_letter_about_a_quarter_of_the_time(data_dir):
+    samples = load_samples(bundled_task("gpqa_diamond/gpqa_diamond.yaml"), data_dir).samples
+    letters = Counter(right_letter(sample, repeat) for sample in samples for repeat in range(8))
+    # 1,584 places: a quarter is 396, four standard errors of it are 69.
+    assert all(327 <= letters[letter] <= 465 for letter in "ABCD")

@@ -11,6 +11,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent / "g4eval"
 ORDER = [
     {"__main__"},
     {"cli"},
+    {"driving"},
+    {"teacher_forcing"},
     {"importing", "regrading"},
     {"session"},
     {"preflight", "doctor"},

@@ -1,0 +1,271 @@
+"""Drive a candidate run: generate round by round, and stop once the gate's verdict is certain.
+
+What was generated is a normal run with the repeats of the rounds that were needed. The same command
+continues it. Results are consumed in whole rounds, whatever order they finish in.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from g4eval.config import RunConfig
+from g4eval.engines.base import Engine, EngineFacts, ScoringEngine
+from g4eval.errors import NotReadyError
+from g4eval.gate.arm import Arm
+from g4eval.gate.decision import Decided, decide_once, next_round, stored_rounds
+from g4eval.gate.load import arm_of_run
+from g4eval.gate.policy import GatePolicy
+from g4eval.gate.record import verdict_record
+from g4eval.gate.schedule import Round, Try, tries_in_order
+from g4eval.gate.verdict import GateVerdict, check_before_generation, plan_of
+from g4eval.graders.pool import GraderPool
+from g4eval.pipeline import RunPlan, TaskPlan, graded_tasks, render_request, run_tasks
+from g4eval.planning import answers_of, find_profile, plan_tasks, run_id_of
+from g4eval.profile import Profile
+from g4eval.records import Request
+from g4eval.session import OpenedRun, Reporter, make_engine, open_run
+from g4eval.stats.drift import DriftSummary
+from g4eval.store.run_store import RunStore
+from g4eval.teacher_forcing import (
+    TraceChoice,
+    choose_traces,
+    compare_traces,
+    load_scores,
+    save_scores,
+    score_traces,
+    scores_path,
+)
+
+CANARY_SAMPLES = (
+    20  # sent first, over all tasks: enough to see that prompts agree and answers parse
+)
+TRIES = 3  # how often a round's failed requests are sent
+
+
+def candidate_config(
+    base: Arm, flags: Mapping[str, Any], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the values of a RunConfig: the baseline's, with what is asked of the candidate.
+
+    Another engine leaves the baseline's `engine.*` settings behind. The run seed is the baseline's
+    plus 1 unless given, so that the arms draw independently.
+    """
+    values = dict(base.config)
+    inherited = dict(values.pop("set", {}))
+    for key in ("repeats", "run_id", "reuse", "strict"):
+        values.pop(key, None)
+    if flags.get("engine", values.get("engine")) != values.get("engine"):
+        inherited = {k: v for k, v in inherited.items() if not k.startswith("engine.")}
+    if "profile" in flags and "model" not in flags:
+        values.pop("model", None)
+    values.update(flags)
+    values["tasks"] = sorted(base.tasks)
+    values["set"] = {**inherited, **settings}
+    values.setdefault("seed", 0)
+    if "seed" not in flags:
+        values["seed"] = (base.seed or 0) + 1
+    return values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Driver:
+    """A candidate being driven against a baseline."""
+
+    config: RunConfig
+    base: Arm
+    policy: GatePolicy
+    engine: Engine
+    facts: EngineFacts
+    profile: Profile | None
+    plans: tuple[TaskPlan, ...]
+    reporter: Reporter
+
+    @property
+    def folder(self) -> Path:
+        """Where the candidate's run is, or will be."""
+        run_id = run_id_of(self.config, self.facts, self.plans, self.profile)
+        return self.config.runs_dir / run_id
+
+    @contextmanager
+    def open(self, round_: Round) -> Iterator[OpenedRun]:
+        """Open the candidate's run, planned up to the end of a round."""
+        repeats = {task: end for task, (_, end) in round_.repeats.items()}
+        settings = {**self.config.settings, **{f"{t}.repeats": k for t, k in repeats.items()}}
+        config = self.config.model_copy(update={"repeats": None, "settings": settings})
+        plans = tuple(replace(p, repeats=repeats[p.task.spec.id]) for p in self.plans)
+        with open_run(config, self.profile, plans, self.facts) as run:
+            yield run
+
+
+async def drive_candidate(
+    config: RunConfig, base: Arm, policy: GatePolicy, reporter: Reporter, *, now: datetime
+) -> Decided:
+    """Generate the candidate as far as the verdict needs, and return the verdict.
+
+    Raises NotReadyError where the baseline lacks repeats that the policy plans.
+    """
+    tasks = policy.tasks or tuple(sorted(base.tasks))
+    plan = plan_of(base, None, tasks, policy)
+    check_baseline(base, plan)
+    profile = find_profile(config)
+    plans = plan_tasks(config, profile)
+    engine = make_engine(config, profile, answers=answers_of(plans), note=reporter.note)
+    async with engine:
+        driver = Driver(
+            config=config,
+            base=base,
+            policy=policy,
+            engine=engine,
+            facts=engine.describe(),
+            profile=profile,
+            plans=plans,
+            reporter=reporter,
+        )
+        return await _drive(driver, _with_stored(stored_rounds(base, driver.folder), plan), now)
+
+
+def _with_stored(stored: Sequence[Round] | None, plan: Sequence[Round]) -> Sequence[Round]:
+    """Return the plan of the decision that is under way, grown as far as the new plan goes."""
+    if stored is None:
+        return plan
+    grown = list(stored)
+    ends = {task: end for task, (_, end) in plan[-1].repeats.items()}
+    while all(end <= ends[task] for task, (_, end) in next_round(grown[-1]).repeats.items()):
+        grown.append(next_round(grown[-1]))
+    return grown
+
+
+def check_baseline(base: Arm, rounds: Sequence[Round]) -> None:
+    """Refuse a plan that the baseline can't pair."""
+    for task, (_, end) in rounds[-1].repeats.items():
+        if base.tasks[task].n_repeats < end:
+            raise NotReadyError(
+                f"{task}: the plan pairs {end} repeats, the baseline has "
+                f"{base.tasks[task].n_repeats}",
+                where=base.run_id,
+                hint=f"add them: g4eval run --from its manifest --set {task}.repeats={end}",
+            )
+
+
+async def _drive(driver: Driver, rounds: Sequence[Round], now: datetime) -> Decided:
+    base, policy = driver.base, driver.policy
+    refused = await _canary(driver, rounds[0], now)
+    if refused is not None:
+        return refused
+    drift = await _drift(driver)
+    plan = list(rounds)
+    index = 0
+    while True:
+        await _generate(driver, plan[index])
+        candidate = arm_of_run(driver.folder)
+        is_last = index == len(plan) - 1
+        if is_last and _may_extend(driver, plan):
+            plan.append(next_round(plan[-1]))
+            is_last = False
+        decided = decide_once(
+            base, candidate, policy, now=now, drift=drift, rounds=plan, is_final=is_last
+        )
+        verdict = decided.record["verdict"]
+        driver.reporter.note(f"round {index + 1} of {len(plan)}: {verdict}")
+        if is_last or verdict != GateVerdict.INCONCLUSIVE:
+            return decided
+        index += 1
+
+
+def _may_extend(driver: Driver, plan: Sequence[Round]) -> bool:
+    """Whether the policy lets an open decision go on, and the baseline can pair the next round."""
+    policy, following = driver.policy, next_round(plan[-1])
+    if policy.on_inconclusive != "extend":
+        return False
+    pairs = sum(
+        len(driver.base.tasks[task].sample_ids) * end
+        for task, (_, end) in following.repeats.items()
+    )
+    if policy.max_pairs is not None and pairs > policy.max_pairs:
+        return False
+    return all(driver.base.tasks[t].n_repeats >= end for t, (_, end) in following.repeats.items())
+
+
+async def _canary(driver: Driver, first: Round, now: datetime) -> Decided | None:
+    """L0 before anything is generated, then again with a few prompts and answers."""
+    for count in (0, CANARY_SAMPLES):
+        with driver.open(first) as run:
+            if count:
+                await _send(driver, run, first, count)
+        candidate = arm_of_run(driver.folder)
+        found = check_before_generation(driver.base, candidate, driver.policy)
+        if found is not None:
+            record = verdict_record(found, driver.base, candidate, driver.policy, now=now)
+            return Decided(record=record, judgement=found, path=None)
+    return None
+
+
+async def _generate(driver: Driver, round_: Round) -> None:
+    """Generate what a round lacks; failed requests are sent again, with the same seed."""
+    for _ in range(TRIES):
+        with driver.open(round_) as run:
+            await _send(driver, run, round_, None)
+            is_whole = not any(run.store.failed(task) for task in round_.repeats)
+        if is_whole:
+            return
+
+
+async def _send(driver: Driver, run: OpenedRun, round_: Round, count: int | None) -> None:
+    """Send the round's unanswered requests in schedule order, at most `count`."""
+    by_id = {p.task.spec.id: p for p in run.plan.tasks}
+    ids = {t: [s.sample_id for s in by_id[t].samples] for t in round_.repeats}
+    tries = list(tries_in_order(round_, ids, driver.policy.decision_seed))[:count]
+    stored = {t: run.store.stored_repeats(t) for t in round_.repeats}
+    todo = [t for t in tries if (t.sample_id, t.repeat) not in stored[t.task_id]]
+    if not todo:
+        return
+    counts = {task: sum(t.task_id == task for t in todo) for task in round_.repeats}
+    done = {task: len(stored[task]) for task in round_.repeats}
+    watch = driver.reporter.start(counts, done, run.store)
+    try:
+        await run_tasks(
+            run.plan,
+            driver.engine,
+            GraderPool(graded_tasks(run.plan)),
+            run.store,
+            watch,
+            requests=_requests(run.plan, by_id, todo, run.store),
+        )
+    finally:
+        driver.reporter.stop()
+
+
+def _requests(
+    plan: RunPlan, by_id: Mapping[str, TaskPlan], todo: Sequence[Try], store: RunStore
+) -> Iterator[Request]:
+    samples = {task: {s.sample_id: s for s in p.samples} for task, p in by_id.items()}
+    for t in todo:
+        task_plan = by_id[t.task_id]
+        request = render_request(task_plan, plan, samples[t.task_id][t.sample_id], t.repeat)
+        store.expect(request, gated=task_plan.task.spec.gated)
+        yield request
+
+
+async def _drift(driver: Driver) -> DriftSummary | None:
+    """L2: score the baseline's traces where its own engine has, and the candidate's can."""
+    folder = driver.base.folder
+    if folder is None or not isinstance(driver.engine, ScoringEngine):
+        return None
+    choice = TraceChoice()
+    base_path = scores_path(folder, driver.base.fingerprint)
+    if not base_path.is_file():
+        return None
+    traces = choose_traces(folder, choice)
+    base_scores = load_scores(base_path, traces, choice)
+    if base_scores is None:
+        return None
+    path = scores_path(folder, driver.facts.fingerprint)
+    scores = load_scores(path, traces, choice)
+    if scores is None:
+        scores = await score_traces(driver.engine, traces, choice.top_k)
+        save_scores(path, traces, scores, choice)
+        scores = load_scores(path, traces, choice) or scores  # in the precision of the file
+    return compare_traces(traces, base_scores, scores).summary

@@ -1,0 +1,388 @@
+"""The `gemma` engine: our own decoder behind the Engine and ScoringEngine protocols.
+
+The event loop admits requests and yields completions; one worker thread runs the forward passes.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, Self, TypeVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+import g4eval
+from g4eval.config import parse_model
+from g4eval.engines.base import EngineConfig, EngineFacts
+from g4eval.engines.gemma.chat import PLAIN, ChatFormat, Prompt, template_hash
+from g4eval.engines.gemma.checkpoint import Checkpoint, open_checkpoint
+from g4eval.engines.gemma.invariance import is_batch_invariant
+from g4eval.engines.gemma.memory import GIB, MemoryPlan, free_memory, plan_memory
+from g4eval.engines.gemma.model import Gemma
+from g4eval.engines.gemma.quantized import Quantization
+from g4eval.engines.gemma.sampling import Sampler
+from g4eval.engines.gemma.scheduler import Generation, Scheduler
+from g4eval.engines.gemma.scoring import score_tokens
+from g4eval.engines.gemma.stopping import StopRule
+from g4eval.engines.gemma.weights import load_model, weight_bytes
+from g4eval.engines.model_files import weights_fingerprint
+from g4eval.errors import ConfigError, EngineError
+from g4eval.records import Attempt, Completion, Request, StopReason, TokenScores
+from g4eval.responses import build_completion
+
+T = TypeVar("T")
+
+
+class GemmaOptions(BaseModel):
+    """`--set engine.KEY=VALUE` of engine `gemma`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: str = "auto"  # cpu, cuda, cuda:1; auto: cuda where there is one
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: float32 on cpu, else bfloat16
+    thinking: bool | None = None  # None: as the profile says, else off
+    context_tokens: int | None = Field(default=None, ge=16)  # None: the model's own
+    max_batch: int = Field(default=32, ge=1, le=1024)  # requests in flight
+    memory_gib: float | None = Field(default=None, gt=0)  # None: what is free
+    threads: int | None = Field(default=None, ge=1)  # on cpu; None: PyTorch's choice
+    weights_fingerprint: str | None = None  # declared; None: hash the files
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Loaded:
+    checkpoint: Checkpoint
+    model: Gemma
+    plan: MemoryPlan
+    scheduler: Scheduler
+    fingerprint: str
+    batch_invariance: str  # what is promised of tokens and neighbours
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _InFlight:
+    request: Request
+    prompt: Prompt
+    rule: StopRule
+    generation: Generation
+    started_at: float
+
+
+class GemmaEngine:
+    """Runs a Gemma 3 or Gemma 4 text model in this process.
+
+    Args:
+        model: path of a folder or GGUF file, hub id, or a packaged model's name.
+        options: see GemmaOptions.
+        thinking: whether the prompt asks the model to think.
+        stop_ids: token ids that end a completion, beside the checkpoint's own.
+    """
+
+    def __init__(
+        self, model: str, options: GemmaOptions, *, thinking: bool, stop_ids: Sequence[int] = ()
+    ) -> None:
+        self._name = model
+        self._options = options
+        self._thinking = thinking
+        self._extra_stop_ids = tuple(stop_ids)
+        self._loaded: _Loaded | None = None
+        self._chat: ChatFormat | None = None
+        self._worker: ThreadPoolExecutor | None = None
+        self._completing = False
+
+    @classmethod
+    def configure(cls, config: EngineConfig) -> Self:
+        """Check the options; raises ConfigError for one that is off, or where no model is named."""
+        options = parse_model(GemmaOptions, config.options, where="--set", prefix="engine.")
+        if not config.model:
+            raise ConfigError(
+                "the gemma engine needs a model",
+                where="--model",
+                hint="give a folder, a GGUF file, a hub id, or gemma-3-270m-demo",
+            )
+        profile = config.profile
+        thinking = options.thinking
+        if thinking is None:
+            thinking = profile.thinking if profile else False
+        return cls(
+            config.model,
+            options,
+            thinking=thinking,
+            stop_ids=profile.stop_token_ids if profile else (),
+        )
+
+    async def __aenter__(self) -> Self:
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gemma")
+        try:
+            self._loaded = await self._in_worker(self._load)
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._worker is not None:
+            self._worker.shutdown(wait=True, cancel_futures=True)
+        self._worker = self._loaded = self._chat = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    async def _in_worker(self, work: Callable[[], T]) -> T:
+        assert self._worker is not None, "the engine is not entered"
+        return await asyncio.get_running_loop().run_in_executor(self._worker, work)
+
+    def _load(self) -> _Loaded:
+        options = self._options
+        if options.threads is not None:
+            torch.set_num_threads(options.threads)
+        device = _device(options.device)
+        dtype = _dtype(options.dtype, device)
+        checkpoint = open_checkpoint(self._name, device)
+        free = int(options.memory_gib * GIB) if options.memory_gib else free_memory(device)
+        plan = plan_memory(
+            checkpoint.config,
+            weight_bytes(checkpoint.config, checkpoint.source, device, dtype),
+            dtype,
+            max_batch=options.max_batch,
+            free_bytes=free,
+            where=checkpoint.path,
+        )
+        fingerprint = options.weights_fingerprint or weights_fingerprint(checkpoint.files)
+        try:
+            model = load_model(checkpoint.config, checkpoint.source, device, dtype)
+        except torch.OutOfMemoryError as error:
+            raise EngineError(f"out of memory while loading: {error}", where=device) from error
+        exact = device.type == "cpu" and dtype is torch.float32
+        return _Loaded(
+            checkpoint=checkpoint,
+            model=model,
+            plan=plan,
+            scheduler=Scheduler(model, plan.capacity, checkpoint.suppressed_ids),
+            fingerprint=fingerprint,
+            batch_invariance=_measure_invariance(model) if exact else "not promised",
+        )
+
+    @property
+    def _ready(self) -> _Loaded:
+        assert self._loaded is not None, "the engine is not entered"
+        return self._loaded
+
+    @property
+    def model(self) -> Gemma:
+        """The loaded decoder, for those who want full-vocabulary rows (`scoring`)."""
+        return self._ready.model
+
+    @property
+    def plan(self) -> MemoryPlan:
+        """How memory is shared out."""
+        return self._ready.plan
+
+    @property
+    def context_tokens(self) -> int:
+        """Prompt and completion together, at most."""
+        own = self._ready.checkpoint.config.context_tokens
+        return min(self._options.context_tokens or own, own)
+
+    def describe(self) -> EngineFacts:
+        """Return the facts of the loaded model."""
+        loaded, model = self._ready, self._ready.model
+        checkpoint = loaded.checkpoint
+        quantization = checkpoint.quantization
+        if checkpoint.config.quantization:
+            scheme = Quantization.of(checkpoint.config.quantization, where=checkpoint.path)
+            quantization = scheme.name
+        template = checkpoint.template
+        declared = ("weights_fingerprint",) if self._options.weights_fingerprint else ()
+        return EngineFacts(
+            engine="gemma",
+            engine_version=g4eval.__version__,
+            model=self._name,
+            weights_fingerprint=loaded.fingerprint,
+            dtype=str(model.dtype).removeprefix("torch."),
+            quantization=quantization,
+            kv_cache_dtype=str(model.dtype).removeprefix("torch."),
+            attention_backend="torch-sdpa",
+            parallelism="none",
+            speculative_decoding="none",
+            chat_template_hash=PLAIN if template is None else template_hash(template),
+            thinking="on" if self._thinking and template is not None else "off",
+            reasoning_parser="g4eval",
+            other={"device": model.device.type, "torch": torch.__version__.partition("+")[0]},
+            context_tokens=self.context_tokens,
+            operation={
+                "max_batch": loaded.plan.capacity.slots,
+                "weight_bytes": loaded.plan.weight_bytes,
+                "kv_cache_tokens": loaded.plan.capacity.cached_tokens,
+                "batch_invariance": loaded.batch_invariance,
+                "threads": torch.get_num_threads(),
+            },
+            declared=declared,
+        )
+
+    async def complete(self, requests: Iterable[Request]) -> AsyncIterator[Completion | Attempt]:
+        """Yield completions as they finish; one call at a time.
+
+        Raises EngineError where a forward pass fails, or another call is still being read.
+        """
+        if self._completing:
+            raise EngineError("another complete() of this engine is still being read")
+        self._completing = True
+        scheduler = self._ready.scheduler
+        try:
+            async for completion in self._run(iter(requests), scheduler):
+                yield completion
+        except (RuntimeError, torch.OutOfMemoryError) as error:
+            raise EngineError(f"a forward pass failed: {error}") from error
+        finally:
+            self._completing = False
+            if self._worker is not None:  # None: the engine was closed before the stream
+                await self._in_worker(scheduler.abort)
+
+    async def _run(
+        self, requests: Iterator[Request], scheduler: Scheduler
+    ) -> AsyncIterator[Completion | Attempt]:
+        in_flight: dict[int, _InFlight] = {}
+        waiting: _InFlight | None = None
+        while True:
+            while waiting is None or scheduler.admit(waiting.generation):
+                if waiting is not None:
+                    in_flight[id(waiting.generation)] = waiting
+                request = next(requests, None)
+                if request is None:
+                    waiting = None
+                    break
+                prepared = self._prepare(request, scheduler)
+                if isinstance(prepared, Attempt):
+                    waiting = None
+                    yield prepared
+                else:
+                    waiting = prepared
+            if scheduler.is_idle:
+                return
+            for generation in await self._in_worker(scheduler.step):
+                yield self._complete(in_flight.pop(id(generation)))
+
+    @property
+    def _format(self) -> ChatFormat:
+        if self._chat is None:
+            checkpoint = self._ready.checkpoint
+            self._chat = ChatFormat(checkpoint.codec, checkpoint.template, thinking=self._thinking)
+        return self._chat
+
+    def _prepare(self, request: Request, scheduler: Scheduler) -> _InFlight | Attempt:
+        checkpoint = self._ready.checkpoint
+        chat = self._format
+        try:
+            prompt = chat.prompt(request.messages)
+        except EngineError as error:
+            return _attempt(request, error.what)
+        room = self.context_tokens - len(prompt.token_ids)
+        if room < 1:
+            return _attempt(
+                request,
+                f"the prompt of {len(prompt.token_ids):,} tokens fills the context of "
+                f"{self.context_tokens:,}",
+            )
+        stop_ids = frozenset(checkpoint.stop_ids) | frozenset(self._extra_stop_ids)
+        rule = StopRule(checkpoint.codec, stop_ids, request.sampling.stop)
+        generation = Generation(
+            prompt_ids=prompt.token_ids,
+            sampler=Sampler(request.sampling, request.seed, prompt.token_ids),
+            max_new_tokens=min(room, request.sampling.max_new_tokens),
+            ends=rule.ends,
+        )
+        if not scheduler.fits_alone(generation):
+            return _attempt(
+                request,
+                f"{generation.longest:,} tokens of prompt and budget don't fit the memory left for "
+                f"keys and values, {scheduler.capacity.cached_tokens:,} tokens",
+            )
+        return _InFlight(
+            request=request,
+            prompt=prompt,
+            rule=rule,
+            generation=generation,
+            started_at=time.time(),
+        )
+
+    def _complete(self, done: _InFlight) -> Completion:
+        generation = done.generation
+        stopped = generation.stopped
+        return build_completion(
+            done.request,
+            done.rule.text_of(generation.generated),
+            StopReason.STOP if stopped else StopReason.LENGTH,
+            thinking=self._thinking and self._ready.checkpoint.template is not None,
+            starts_inside=done.prompt.starts_inside,
+            prompt_token_ids=tuple(done.prompt.token_ids),
+            token_ids=tuple(generation.generated),
+            prompt_tokens=len(done.prompt.token_ids),
+            completion_tokens=len(generation.generated),
+            started_at=done.started_at,
+            finished_at=time.time(),
+        )
+
+    async def score(self, token_ids: Sequence[int], top_k: int = 0) -> TokenScores:
+        """Return log p of each token after the first, given the ones before it.
+
+        Raises:
+            ConfigError: fewer than two tokens, an id outside the vocabulary, or more tokens than
+                the context holds.
+        """
+        config = self._ready.checkpoint.config
+        if not 2 <= len(token_ids) <= config.context_tokens:
+            raise ConfigError(
+                f"{len(token_ids):,} tokens can't be scored: 2 to {config.context_tokens:,} can"
+            )
+        off = next((i for i in token_ids if not 0 <= i < config.vocab_size), None)
+        if off is not None:
+            raise ConfigError(f"token id {off} is outside the {config.vocab_size:,} known ones")
+        model = self._ready.model
+        return await self._in_worker(lambda: score_tokens(model, list(token_ids), top_k))
+
+
+def _attempt(request: Request, error: str) -> Attempt:
+    return Attempt(
+        key=request.key,
+        task_id=request.task_id,
+        sample_id=request.sample_id,
+        repeat=request.repeat,
+        error=error,
+        at=time.time(),
+    )
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"engine.device: {name!r} is not a device", where="--set") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"engine.device: {name!r} is neither cpu nor cuda", where="--set")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise EngineError(
+            "engine.device is cuda, but PyTorch sees no GPU", hint="--set engine.device=cpu"
+        )
+    return device
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    return torch.float32 if name == "float32" else torch.bfloat16
+
+
+def _measure_invariance(model: Gemma) -> str:
+    return "exact" if is_batch_invariant(model) else "broken on this machine"

@@ -1,0 +1,135 @@
+"""Logits to the next token: penalties, temperature, top-k, top-p, min-p; one generator a request.
+
+Every row is treated alone and in one order, and a request draws one uniform number a token from
+its own generator, so its tokens depend on its seed and its logits only.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from g4eval.config import SamplingParams
+
+_BLOCK = 512  # columns a block in `top_of`
+
+
+@dataclass(slots=True)
+class Sampler:
+    """Draws the tokens of one request.
+
+    Args:
+        params: how.
+        seed: of the request's generator.
+        prompt_ids: what the repetition penalty counts beside the generated tokens.
+    """
+
+    params: SamplingParams
+    seed: int
+    prompt_ids: Sequence[int]
+    generated: list[int] = field(default_factory=list)
+    _generator: torch.Generator = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._generator = torch.Generator().manual_seed(self.seed)
+
+    @property
+    def has_penalties(self) -> bool:
+        """Whether earlier tokens change the logits."""
+        return self.params.repetition_penalty != 1.0 or self.params.presence_penalty != 0.0
+
+    @property
+    def candidates(self) -> int:
+        """How many of the most likely tokens it needs; 0: all."""
+        return 1 if self.params.temperature == 0 else self.params.top_k
+
+    def penalise(self, logits: Tensor) -> None:
+        """Change a row of logits [V] in place for what was said before.
+
+        Repetition divides positive logits and multiplies negative ones, over prompt and generated
+        tokens; presence subtracts, over generated tokens only (as vLLM and the OpenAI API do).
+        """
+        if self.params.repetition_penalty != 1.0:
+            seen = _ids({*self.prompt_ids, *self.generated}, logits)
+            values, penalty = logits[seen], self.params.repetition_penalty
+            logits[seen] = torch.where(values > 0, values / penalty, values * penalty)
+        if self.params.presence_penalty != 0.0:
+            logits[_ids(set(self.generated), logits)] -= self.params.presence_penalty
+
+    def draw(self, values: Tensor, token_ids: Tensor) -> int:
+        """Draw from candidates [C], most likely first, on CPU; remembers what it drew."""
+        if self.params.temperature == 0:
+            chosen = 0
+        else:
+            uniform = torch.rand((), generator=self._generator, dtype=torch.float64).item()
+            shares = _shares(values, self.params)
+            reached = torch.cumsum(shares, 0)
+            target = uniform * reached[-1].item()
+            chosen = int(torch.searchsorted(reached, target, right=True))
+            # Rounding may carry the target to the very end; never past the last kept token.
+            chosen = min(chosen, int(torch.count_nonzero(shares)) - 1)
+        token = int(token_ids[chosen])
+        self.generated.append(token)
+        return token
+
+
+def _ids(token_ids: Iterable[int], like: Tensor) -> Tensor:
+    return torch.tensor(sorted(token_ids), dtype=torch.long, device=like.device)
+
+
+def _shares(values: Tensor, params: SamplingParams) -> Tensor:
+    """Return the probabilities [C], float64, of candidates sorted by logit; 0 where cut off.
+
+    Top-p keeps the smallest set of most likely tokens whose mass reaches p, at least one; the mass
+    is that after top-k, as in vLLM and transformers. Min-p keeps those at least min_p times as
+    likely as the best.
+    """
+    shares = torch.softmax(values.double() / params.temperature, dim=0)
+    before = torch.cumsum(shares, 0) - shares
+    kept = (before < params.top_p) & (shares >= params.min_p * shares[0])
+    kept[0] = True
+    return torch.where(kept, shares, 0.0)
+
+
+def choose(logits: Tensor, samplers: Sequence[Sampler]) -> list[int]:
+    """Return the next token of each request.
+
+    Args:
+        logits: [B, V] float32; changed in place by penalties.
+        samplers: B, one a row.
+    """
+    for row, sampler in enumerate(samplers):
+        if sampler.has_penalties:
+            sampler.penalise(logits[row])
+    tokens = [0] * len(samplers)
+    for count in {sampler.candidates for sampler in samplers}:
+        rows = [i for i, sampler in enumerate(samplers) if sampler.candidates == count]
+        values, token_ids = top_of(logits if len(rows) == len(samplers) else logits[rows], count)
+        values, token_ids = values.cpu(), token_ids.cpu()
+        for place, row in enumerate(rows):
+            tokens[row] = samplers[row].draw(values[place], token_ids[place])
+    return tokens
+
+
+def top_of(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return values and ids [B, count] of the largest logits, largest first; count 0: all sorted.
+
+    The largest `count` values lie in the `count` blocks with the largest maxima, so a pass over the
+    maxima finds those blocks and only they are searched. Exact, and several times faster than
+    searching 262,144 columns.
+    """
+    width = logits.shape[1]
+    if count == 0:
+        ordered = torch.sort(logits, dim=1, descending=True, stable=True)
+        return ordered.values, ordered.indices
+    count = min(count, width)
+    blocks = width // _BLOCK
+    if width % _BLOCK or blocks <= count:
+        found = torch.topk(logits, count, dim=1)
+        return found.values, found.indices
+    grid = logits.view(-1, blocks, _BLOCK)
+    best = grid.amax(dim=2).topk(count, dim=1).indices  # [B, count]
+    gathered = grid.gather(1, best[:, :, None].expand(-1, -1, _BLOCK)).flatten(1)
+    values, places = gathered.topk(count, dim=1)
+    return values, best.gather(1, places // _BLOCK) * _BLOCK + places % _BLOCK

@@ -1,0 +1,259 @@
+"""A/A calibration: does the gate let the baseline pass against itself on this machine?
+
+Judged from two runs of the baseline with different run seeds and a damaged one as positive control.
+What it finds is stored as calibration.json beside the baseline; without it the gate isn't armed.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from g4eval.errors import NotComparableError, NotReadyError, StoreError
+from g4eval.fingerprint import sha256_json
+from g4eval.gate.arm import Arm
+from g4eval.gate.decide import PairedScores, Says, decide
+from g4eval.gate.layers import check_shape
+from g4eval.gate.load import CALIBRATION
+from g4eval.gate.policy import GatePolicy
+from g4eval.gate.schedule import Round
+from g4eval.gate.verdict import GateVerdict, judge, paired_scores, plan_of
+from g4eval.stats.accuracy import variances
+from g4eval.stats.drift import DriftSummary
+from g4eval.stats.paired import Difference, Floats, macro_difference, paired_difference
+
+SPLITS = 200  # random half-splits of the baseline's repeats
+SPLITS_NEED = 50  # discordant pairs each: fewer come in steps too coarse for a rate
+LARGEST_Z = 3.0
+DISCORDANCE_BAND = (0.8, 1.25)  # observed over expected from sampling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing that equal arms must show."""
+
+    name: str
+    is_met: bool
+    found: str
+
+
+def calibrate(
+    base: Arm,
+    again: Arm,
+    control: Arm | None,
+    policy: GatePolicy,
+    *,
+    now: datetime,
+    drift: DriftSummary | None = None,
+) -> dict[str, Any]:
+    """Return the calibration of a baseline: checks, noise floor, variance components.
+
+    Args:
+        base: the baseline.
+        again: the same with another run seed.
+        control: a deliberately damaged one, which must FAIL; None: not run.
+        policy: the rules that the gate will use.
+        now: the time.
+        drift: between two scorings by the same engine.
+    """
+    tasks = policy.tasks or tuple(sorted(base.tasks))
+    checks = _checks(base, again, control, policy, tasks)
+    values: dict[str, Any] = {
+        "created": now.astimezone(UTC).isoformat(timespec="seconds"),
+        "baseline": base.run_id,
+        "again": again.run_id,
+        "control": None if control is None else control.run_id,
+        "engine_fingerprint": base.fingerprint,
+        "checks": [{"name": c.name, "is_met": c.is_met, "found": c.found} for c in checks],
+        "is_armed": all(c.is_met for c in checks),
+        "drift_floor_kl": None if drift is None else drift.best_kl.upper,
+        "drift_floor_top1_loss": None
+        if drift is None or drift.top1 is None
+        else 1 - drift.top1.mean,
+        "tasks": {task: _components(base, again, task) for task in tasks},
+    }
+    return {"id": sha256_json(values), **values}
+
+
+def _checks(
+    base: Arm, again: Arm, control: Arm | None, policy: GatePolicy, tasks: Sequence[str]
+) -> list[Check]:
+    fixed = policy.model_copy(update={"design": "fixed", "plan": "stored", "repeats": {}})
+    found = {
+        task: paired_difference(pair.base, pair.candidate)
+        for task, pair in paired_scores(base, again, tasks).items()
+    }
+    judgement = judge(base, again, fixed)
+    rounds = plan_of(base, again, tasks, fixed)
+    checks = [
+        Check(
+            name="the baseline does not fail against itself",
+            is_met=judgement.verdict in (GateVerdict.PASS, GateVerdict.INCONCLUSIVE),
+            found="; ".join([judgement.verdict.value, *judgement.reasons]),
+        ),
+        _seeds_differ(base, again),
+        _difference_is_small(list(found.values())),
+        *(_discordance_fits(task, d) for task, d in found.items()),
+        _shape_is_equal(base, again, tasks, rounds, fixed),
+        _half_splits_pass(base, tasks, fixed),
+    ]
+    if control is not None:
+        checks.append(_control_fails(base, control, tasks, fixed))
+    return checks
+
+
+def check_armed(base: Arm, *, uncalibrated: bool) -> None:
+    """Refuse to decide against a baseline that nobody saw pass against itself."""
+    if uncalibrated:
+        return
+    found = base.calibration
+    how = f"g4eval gate-calibrate {base.run_id}"
+    if found is None:
+        raise NotReadyError(
+            "the gate is not armed: this baseline has no A/A calibration",
+            where=base.run_id,
+            hint=f"{how}, or decide without it: --uncalibrated",
+        )
+    missed = [check for check in found["checks"] if not check["is_met"]]
+    if missed:
+        raise NotComparableError(
+            "the gate is not armed: the calibration found that "
+            + "; ".join(f"not {c['name']} ({c['found']})" for c in missed),
+            where=base.run_id,
+            hint=f"mend what differs between equal runs, then {how}",
+        )
+
+
+def save_calibration(folder: Path, calibration: Mapping[str, Any]) -> Path:
+    """Write calibration.json beside the baseline, whole or not at all."""
+    path = folder / CALIBRATION
+    draft = path.with_suffix(".json.part")
+    try:
+        draft.write_text(json.dumps(calibration, indent=2) + "\n", encoding="utf-8")
+        os.replace(draft, path)  # noqa: PTH105  the atomic one
+    except OSError as error:
+        raise StoreError(
+            f"the calibration can't be written: {error.strerror}", where=path
+        ) from error
+    return path
+
+
+def _seeds_differ(base: Arm, again: Arm) -> Check:
+    return Check(
+        name="the two runs draw independently",
+        is_met=base.seed is None or base.seed != again.seed,
+        found=f"run seeds {base.seed} and {again.seed}",
+    )
+
+
+def _difference_is_small(found: Sequence[Difference]) -> Check:
+    macro = macro_difference([d.delta for d in found], [d.se for d in found])
+    z = float(macro.delta) / float(macro.se) if float(macro.se) > 0 else 0.0
+    return Check(
+        name=f"the macro difference is within {LARGEST_Z:g} standard errors",
+        is_met=abs(z) < LARGEST_Z,
+        found=f"{100 * float(macro.delta):+.2f} points, z {z:+.2f}",
+    )
+
+
+def _discordance_fits(task: str, found: Difference) -> Check:
+    """Check that repeats of two runs differ as often as repeats within a run.
+
+    More means a hidden state (caches, order, grader); less means that the seeds aren't independent.
+    Where few pairs leave the ratio uncertain, three of its standard errors are allowed.
+    """
+    n, expected = float(found.n_pairs), float(found.expected_discordance)
+    observed = float(found.gains + found.losses) / max(n, 1)
+    if math.isnan(expected):
+        shown, is_met = f"{observed:.1%}; one repeat can't tell what to expect", True
+    else:
+        slack = 3 * math.sqrt(max(expected * (1 - expected), 1 / n) / n)
+        low, high = (edge * expected for edge in DISCORDANCE_BAND)
+        is_met = low - slack <= observed <= high + slack
+        shown = f"{observed:.1%}, from sampling {expected:.1%}"
+    return Check(name=f"{task}: flips are those of sampling", is_met=is_met, found=shown)
+
+
+def _shape_is_equal(
+    base: Arm, again: Arm, tasks: Sequence[str], rounds: Sequence[Round], policy: GatePolicy
+) -> Check:
+    shape = check_shape(base, again, tasks, rounds, policy)
+    return Check(
+        name="lengths and truncation are equal",
+        is_met=shape.says != "FAIL",
+        found="; ".join(shape.findings) or "equal",
+    )
+
+
+def _half_splits_pass(base: Arm, tasks: Sequence[str], policy: GatePolicy) -> Check:
+    """Judge random halves of the baseline's repeats: the whole pipeline's null, at no cost."""
+    half = min(base.tasks[task].n_repeats for task in tasks) // 2
+    if half < 1:
+        return Check(
+            name="half-splits of the baseline pass",
+            is_met=True,
+            found="not run: a task has a single repeat",
+        )
+    rng = np.random.default_rng(0)
+    scores = {task: _split(rng, base.tasks[task].scores, half) for task in tasks}
+    rounds = [Round(repeats=dict.fromkeys(tasks, (0, half)))]
+    look = decide(scores, rounds, policy)[-1]
+    discordant = sum(float((d.gains + d.losses).mean()) for d in look.tasks.values())
+    if discordant < SPLITS_NEED:
+        return Check(
+            name="half-splits of the baseline pass",
+            is_met=True,
+            found=f"not run: {discordant:.0f} discordant pairs a split are too few to judge",
+        )
+    rate = float((look.primary_says == Says.FAIL).mean())
+    limit = policy.alpha_fail + 2 * math.sqrt(policy.alpha_fail * (1 - policy.alpha_fail) / SPLITS)
+    return Check(
+        name="half-splits of the baseline pass",
+        is_met=rate <= limit,
+        found=f"{rate:.1%} of {SPLITS} fail, {limit:.1%} are allowed",
+    )
+
+
+def _split(rng: np.random.Generator, scores: Floats, half: int) -> PairedScores:
+    """Draw two disjoint sets of repeats for each sample, SPLITS times."""
+    order = rng.random((SPLITS, *scores.shape)).argsort(axis=-1)
+    taken = np.take_along_axis(np.broadcast_to(scores, order.shape), order, axis=-1)
+    return PairedScores(base=taken[..., :half], candidate=taken[..., half : 2 * half])
+
+
+def _control_fails(base: Arm, control: Arm, tasks: Sequence[str], policy: GatePolicy) -> Check:
+    """Judge the damaged run by accuracy and shape; its settings differ on purpose."""
+    rounds = plan_of(base, control, tasks, policy)
+    look = decide(paired_scores(base, control, tasks), rounds, policy)[-1]
+    shape = check_shape(base, control, tasks, rounds, policy)
+    return Check(
+        name="the positive control fails",
+        is_met=int(look.says) == Says.FAIL or shape.says == "FAIL",
+        found=f"{100 * float(look.primary.delta):+.2f} points; shape {shape.says}",
+    )
+
+
+def _components(base: Arm, again: Arm, task: str) -> dict[str, float | int | None]:
+    """Return what planning needs: accuracy, intra-class correlation, length."""
+    scores = np.concatenate([base.tasks[task].scores, again.tasks[task].scores], axis=1)
+    graded = ~np.isnan(scores)
+    counts = graded.sum(axis=1)
+    correct = np.where(graded, scores, 0.0).sum(axis=1).astype(np.int64)
+    found = variances(correct[counts > 0], counts[counts > 0])
+    tokens = np.concatenate([base.tasks[task].tokens, again.tasks[task].tokens], axis=1)
+    known = tokens[~np.isnan(tokens)]
+    has_rho = found is not None and math.isfinite(found.icc)
+    return {
+        "n_samples": len(scores),
+        "accuracy": float((correct.sum()) / max(1, counts.sum())),
+        "rho": found.icc if found is not None and has_rho else None,
+        "within": None if found is None else found.within,
+        "mean_tokens": float(known.mean()) if len(known) else None,
+        "length_cv": float(known.std() / known.mean()) if len(known) and known.mean() else None,
+    }

@@ -1,0 +1,180 @@
+"""Deciding once: verdict.json in the candidate's run folder.
+
+Retrying until green multiplies alpha, so one pair of runs gets one decision under one policy. The
+same question again returns the stored verdict; more data after INCONCLUSIVE continues the same
+decision; anything else is refused. INVALID is no look at the accuracies, so it isn't stored.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from g4eval.errors import StoreError, UsageError
+from g4eval.gate.arm import Arm
+from g4eval.gate.policy import GatePolicy
+from g4eval.gate.record import data_digest, verdict_record
+from g4eval.gate.schedule import Round
+from g4eval.gate.verdict import GateVerdict, Judgement, complete_rounds, judge
+from g4eval.stats.drift import DriftSummary
+
+VERDICT = "verdict.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """The record of a decision, new or found."""
+
+    record: Mapping[str, Any]
+    judgement: Judgement | None  # None: found
+    path: Path | None  # where it is stored; None: nowhere
+
+    @property
+    def was_stored(self) -> bool:
+        """Whether the verdict was there already."""
+        return self.judgement is None
+
+
+def decide_once(
+    base: Arm,
+    candidate: Arm,
+    policy: GatePolicy,
+    *,
+    now: datetime,
+    drift: DriftSummary | None = None,
+    rounds: Sequence[Round] | None = None,
+    is_final: bool = True,
+) -> Decided:
+    """Return the pair's verdict: the stored one, its continuation, or a new one, then stored.
+
+    Args:
+        base: the baseline.
+        candidate: the candidate; without a folder, nothing is stored.
+        policy: the rules.
+        now: the time of the decision.
+        drift: teacher-forced drift between the two.
+        rounds: the plan of a driven run.
+        is_final: whether to store INCONCLUSIVE; a driven run asks after every round.
+
+    Raises UsageError where the pair was decided otherwise, NotReadyError with nothing to decide on.
+    """
+    path = None if candidate.folder is None else _path(candidate.folder, base)
+    stored = _read(path)
+    if stored is not None:
+        assert path is not None
+        _refuse_other_terms(stored, base, candidate, policy, path)
+        rounds = _continuation(stored, base, candidate)
+        if rounds is None:
+            return Decided(record=stored, judgement=None, path=path)
+    floor = None if base.calibration is None else base.calibration.get("drift_floor_kl")
+    found = judge(base, candidate, policy, drift=drift, drift_floor=floor, rounds=rounds)
+    first = None if stored is None else stored["first_look_at"]
+    record = verdict_record(found, base, candidate, policy, now=now, continues=first)
+    is_decision = found.verdict is not GateVerdict.INVALID and (
+        is_final or found.verdict is not GateVerdict.INCONCLUSIVE
+    )
+    if path is not None and is_decision:
+        _write(path, record)
+    return Decided(record=record, judgement=found, path=path if is_decision else None)
+
+
+def stored_rounds(base: Arm, candidate_folder: Path) -> tuple[Round, ...] | None:
+    """Return the plan of a decision that is under way; None: there is none."""
+    stored = _read(_path(candidate_folder, base))
+    return None if stored is None or "rounds" not in stored else _rounds(stored)
+
+
+def _path(folder: Path, base: Arm) -> Path:
+    """Return the file of this pair: verdict.json, unless another baseline's decision is there."""
+    path = folder / VERDICT
+    stored = _read(path)
+    if stored is None or stored["baseline"]["run_id"] == base.run_id:
+        return path
+    return folder / f"verdict-{base.run_id}.json"
+
+
+def _read(path: Path | None) -> dict[str, Any] | None:
+    if path is None or not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"the verdict can't be read: {error}", where=path) from error
+    assert isinstance(record, dict)
+    return record
+
+
+def _write(path: Path, record: Mapping[str, Any]) -> None:
+    draft = path.with_suffix(".json.part")
+    try:
+        with draft.open("w", encoding="utf-8") as stream:
+            json.dump(record, stream, indent=2, ensure_ascii=False)
+            stream.write("\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(path)
+    except OSError as error:
+        raise StoreError(f"the verdict can't be written: {error.strerror}", where=path) from error
+
+
+def _refuse_other_terms(
+    stored: Mapping[str, Any], base: Arm, candidate: Arm, policy: GatePolicy, path: Path
+) -> None:
+    if stored["policy_fingerprint"] != policy.fingerprint:
+        asked = policy.model_dump(mode="json")
+        differences = [
+            f"{key}: {stored['policy'].get(key)!r} in the decision, {asked.get(key)!r} asked for"
+            for key in sorted({*stored["policy"], *asked})
+            if stored["policy"].get(key) != asked.get(key)
+        ]
+        raise UsageError(
+            f"this pair was decided under another policy on {stored['decided_at']}:\n    "
+            + "\n    ".join(differences),
+            where=path,
+            hint="a new decision needs a new candidate run: another --seed",
+        )
+    if "rounds" not in stored:  # failed by drift, before any look
+        return
+    used = _rounds(stored)[: stored["rounds_used"]]
+    is_there = complete_rounds(used, base, candidate) == len(used)
+    if not is_there or data_digest(base, candidate, used) != stored["data"]:
+        raise UsageError(
+            f"the outcomes that the decision of {stored['decided_at']} rests on have changed",
+            where=path,
+            hint="graded again? a new decision needs a new candidate run: another --seed",
+        )
+
+
+def _continuation(stored: Mapping[str, Any], base: Arm, candidate: Arm) -> tuple[Round, ...] | None:
+    """Return the plan to go on with; None: the decision stands."""
+    if not stored.get("can_continue"):
+        return None
+    rounds = list(_rounds(stored))
+    if stored["design"] == "anytime":
+        rounds = extend(rounds, base, candidate)
+    is_more = complete_rounds(rounds, base, candidate) > stored["rounds_used"]
+    return tuple(rounds) if is_more else None
+
+
+def extend(rounds: Sequence[Round], base: Arm, candidate: Arm) -> list[Round]:
+    """Add rounds of the last one's shares for as long as both arms have them."""
+    longer = list(rounds)
+    while True:
+        longer.append(next_round(longer[-1]))
+        if complete_rounds(longer, base, candidate) < len(longer):
+            return longer[:-1]
+
+
+def next_round(last: Round) -> Round:
+    """Return the round after `last`, with its shares."""
+    return Round(repeats={t: (end, 2 * end - start) for t, (start, end) in last.repeats.items()})
+
+
+def _rounds(stored: Mapping[str, Any]) -> tuple[Round, ...]:
+    return tuple(
+        Round(repeats={task: (start, end) for task, (start, end) in r.items()})
+        for r in stored["rounds"]
+    )

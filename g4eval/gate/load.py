@@ -1,0 +1,88 @@
+"""Read an arm from where it is: a run folder, a run's id, or a gate file."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from g4eval.errors import StoreError
+from g4eval.gate.arm import Arm, ArmTask, TryRecord, build_task, read_gate_file
+from g4eval.records import Json, Outcome, StopReason, Thought
+from g4eval.store.manifest import read_manifest
+from g4eval.store.reader import RunReader, find_run
+
+CALIBRATION = "calibration.json"
+# What must be equal between two arms, of what the store keeps of a task's plan.
+PROTOCOL = ("version", "prompt", "settings", "text_sha256", "is_generated")
+OUTCOMES = {outcome.value: outcome for outcome in Outcome}
+
+
+def load_arm(name: str, runs_dir: Path) -> Arm:
+    """Return the arm of a gate file, a run folder or a run id; raises UsageError for neither."""
+    path = Path(name)
+    if path.is_file():
+        return read_gate_file(path)
+    return arm_of_run(find_run(name, runs_dir))
+
+
+def arm_of_run(folder: Path) -> Arm:
+    """Return the arm of a run folder."""
+    manifest = read_manifest(folder)
+    with RunReader(folder) as run:
+        plans = run.tasks()
+        tasks = {task_id: _task_of(run, task_id, plan) for task_id, plan in plans.items()}
+        run_id = run.run_id
+    generated = all(plan["is_generated"] for plan in plans.values())
+    facts = {k: v for k, v in manifest["engine"].items() if k != "fingerprint"}
+    return Arm(
+        run_id=run_id,
+        seed=manifest["identity"]["seed"] if generated else None,
+        facts=facts,
+        declared=tuple(manifest.get("engine_declared", ())),
+        tasks=tasks,
+        config=manifest["config"],
+        folder=folder,
+        calibration=read_calibration(folder),
+    )
+
+
+def read_calibration(folder: Path) -> Mapping[str, Json] | None:
+    """Return the calibration stored beside a baseline run; None: there is none."""
+    path = folder / CALIBRATION
+    if not path.is_file():
+        return None
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"the calibration can't be read: {error}", where=path) from error
+    assert isinstance(values, dict)
+    return values
+
+
+def _task_of(run: RunReader, task_id: str, plan: Mapping[str, Json]) -> ArmTask:
+    subtask = next(iter(plan.get("splits", ())), "")
+    samples = {s.sample_id: s.groups.get(subtask, "") for s in run.samples(task_id)}
+    graders: set[str] = set()
+    tries = list(_tries(run, task_id, graders))
+    protocol = {key: plan.get(key) for key in PROTOCOL}
+    protocol["grader"] = sorted(graders) or [f"{plan['grader']} {plan['grader_version']}"]
+    if plan["is_generated"]:
+        protocol.update({f"sampling.{k}": v for k, v in plan["sampling"].items()})
+    return build_task(protocol, samples, tries)
+
+
+def _tries(run: RunReader, task_id: str, graders: set[str]) -> Iterator[TryRecord]:
+    for row in run.outcome_rows(task_id):
+        sample_id, repeat, outcome, stop_reason, thought, tokens, prompt_hash, grader, version = row
+        if grader is not None:
+            graders.add(f"{grader} {version}")
+        yield TryRecord(
+            sample_id=sample_id,
+            repeat=repeat,
+            outcome=OUTCOMES[outcome] if outcome else Outcome.UNGRADED,
+            truncated=stop_reason == StopReason.LENGTH,
+            open_thought=thought == Thought.OPEN,
+            tokens=tokens,
+            prompt_hash=prompt_hash,
+        )
+    for sample_id, repeat in run.failed(task_id):
+        yield TryRecord(sample_id=sample_id, repeat=repeat, outcome=Outcome.UNGRADED)

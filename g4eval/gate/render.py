@@ -1,0 +1,194 @@
+"""A verdict record as text for a terminal, Markdown for a CI summary, and JUnit XML."""
+
+from collections.abc import Mapping
+from typing import Any
+from xml.etree import ElementTree as ET
+
+# Keys that should be written down before the run; said first where they weren't.
+MARGINS = ("margin_pt", "ok_pt", "alpha_pass", "alpha_fail", "design", "guardrail_alpha")
+
+
+def render_text(record: Mapping[str, Any], *, was_stored: bool) -> str:
+    """Return the verdict as plain text, the rules first."""
+    policy = record["policy"]
+    lines = [_rules(policy)]
+    defaults = [key for key in MARGINS if key in record["policy_defaults"]]
+    if defaults:
+        told = ", ".join(f"{key} {policy[key]}" for key in defaults)
+        lines.append(f"not in a policy, so by default: {told}")
+    lines.append(
+        f"baseline {record['baseline']['run_id']}, candidate {record['candidate']['run_id']}"
+    )
+    lines += _layer_lines(record)
+    if "tasks" in record:
+        lines += ["", *_task_table(record), "", *_primary_lines(record)]
+    lines += ["", f"{record['verdict']} (exit code {record['exit_code']})"]
+    lines += [f"  {reason}" for reason in record["reasons"]]
+    lines.append(record["meaning"])
+    if was_stored:
+        lines.append(f"decided on {record['decided_at']}; the same data give the same verdict")
+    lines += _notes(record)
+    return "\n".join(lines) + "\n"
+
+
+def render_markdown(record: Mapping[str, Any]) -> str:
+    """Return the verdict as Markdown, for a job summary."""
+    sign = {"PASS": "✅", "FAIL": "❌", "INCONCLUSIVE": "❔", "INVALID": "⛔"}[record["verdict"]]
+    lines = [
+        f"## {sign} g4eval gate: {record['verdict']}",
+        "",
+        f"`{record['baseline']['run_id']}` → `{record['candidate']['run_id']}`",
+        "",
+        _rules(record["policy"]) + ".",
+        "",
+        *(f"- {reason}" for reason in record["reasons"]),
+    ]
+    if "tasks" in record:
+        lines += ["", *_markdown_table(record), "", *_primary_lines(record)]
+    lines += ["", record["meaning"], "", *(f"- {line}" for line in _layer_lines(record))]
+    lines += [f"- {note}" for note in _notes(record)]
+    return "\n".join(lines) + "\n"
+
+
+def render_junit(record: Mapping[str, Any]) -> str:
+    """Return JUnit XML: a case for the verdict and one for each layer.
+
+    FAIL is a failure, INVALID an error. INCONCLUSIVE is a failure where the policy says so and
+    skipped otherwise: the exit code is what a pipeline should look at.
+    """
+    suite = ET.Element("testsuite", name="g4eval gate", timestamp=record["decided_at"])
+    message = "; ".join(record["reasons"]) or record["meaning"]
+    kind = {"FAIL": "failure", "INVALID": "error", "INCONCLUSIVE": "skipped"}.get(record["verdict"])
+    if record["verdict"] == "INCONCLUSIVE" and record["exit_code"] == 1:
+        kind = "failure"
+    cases = [("verdict", kind, message)]
+    kinds = {"FAIL": "failure", "INVALID": "error", "not run": "skipped"}
+    cases += [
+        (layer["layer"], kinds.get(layer["says"]), "; ".join(layer["findings"]))
+        for layer in record["layers"]
+    ]
+    for name, outcome, text in cases:
+        case = ET.SubElement(suite, "testcase", classname="g4eval.gate", name=name)
+        if outcome is not None:
+            ET.SubElement(case, outcome, message=text)
+    for attribute, element in (
+        ("failures", "failure"),
+        ("errors", "error"),
+        ("skipped", "skipped"),
+    ):
+        suite.set(attribute, str(sum(outcome == element for _, outcome, _ in cases)))
+    suite.set("tests", str(len(cases)))
+    ET.indent(suite)
+    return ET.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _rules(policy: Mapping[str, Any]) -> str:
+    return (
+        f"margin {policy['margin_pt']:g} points, tolerated {policy['ok_pt']:g}, alpha "
+        f"{policy['alpha_pass']:g} for PASS and {policy['alpha_fail']:g} for FAIL, "
+        f"design {policy['design']}, primary {policy['primary']}"
+    )
+
+
+def _layer_lines(record: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for layer in record["layers"]:
+        findings = f": {'; '.join(layer['findings'])}" if layer["findings"] else ""
+        lines.append(f"{layer['layer']}: {layer['says']}{findings}")
+        changed = layer["details"].get("changed", ())
+        if changed:
+            lines[-1] += f" (swap: {layer['details']['axis']}; {'; '.join(changed)})"
+        unknown = layer["details"].get("unknown_in_both", ())
+        if unknown:
+            lines[-1] += f" (unknown in both: {', '.join(unknown)})"
+    return lines
+
+
+def _rows(record: Mapping[str, Any]) -> list[list[str]]:
+    rows = [["task", "samples", "repeats", "baseline", "candidate", "difference", "95 %", "flips"]]
+    for task, values in record["tasks"].items():
+        error = values["se_fixed_pt"] or values["se_super_pt"]
+        interval = "" if error is None else f"±{1.96 * error:.2f}"
+        expected = values["expected_discordance_pct"]
+        flips = f"{values['discordance_pct']:.1f} %"
+        flips += "" if expected is None else f" (from sampling {expected:.1f})"
+        rows.append(
+            [
+                task,
+                str(values["n_samples"]),
+                str(values["repeats"]),
+                f"{values['baseline_pct']:.2f}",
+                f"{values['candidate_pct']:.2f}",
+                f"{values['delta_pt']:+.2f}",
+                interval,
+                flips,
+            ]
+        )
+    return rows
+
+
+def _task_table(record: Mapping[str, Any]) -> list[str]:
+    rows = _rows(record)
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if i in (0, len(row) - 1) else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _markdown_table(record: Mapping[str, Any]) -> list[str]:
+    head, *rows = _rows(record)
+    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
+    return lines + [f"| {' | '.join(row)} |" for row in rows]
+
+
+def _primary_lines(record: Mapping[str, Any]) -> list[str]:
+    primary = record["primary"]
+    lines = [f"{record['estimand']}: {primary['delta_pt']:+.2f} points"]
+    if primary["interval_fixed_pt"] is not None:
+        low, high = primary["interval_fixed_pt"]
+        lines[0] += f", 95 % {low:+.2f} to {high:+.2f}"
+    if primary["interval_super_pt"] is not None:
+        low, high = primary["interval_super_pt"]
+        lines.append(f"on samples like these: 95 % {low:+.2f} to {high:+.2f}")
+    if "confidence_sequence_pt" in primary:
+        low, high = primary["confidence_sequence_pt"]
+        lines.append(f"confidence sequence, valid at every look: {low:+.2f} to {high:+.2f}")
+    lines += [_look_line(look) for look in record["looks"]]
+    lines.append(f"pairs used: {record['pairs_used']:,} of {record['pairs_planned']:,}")
+    lines += [
+        f"{task}: a loss of {values['cannot_exclude_loss_pt']:.1f} points is not excluded"
+        for task, values in record["tasks"].items()
+        if not values["excludes_guardrail_margin"]
+    ]
+    return lines
+
+
+def _look_line(look: Mapping[str, Any]) -> str:
+    kind = "z" if "z_pass" in look else "log_e"
+    name = "z" if kind == "z" else "log e"
+
+    def shown(value: float | None) -> str:
+        return "beyond any" if value is None else f"{value:.2f}"
+
+    return (
+        f"look {look['round']} at {look['information_fraction']:.0%}: {name} for PASS "
+        f"{shown(look[f'{kind}_pass'])} (needs {look['bound_pass']:.2f}), for FAIL "
+        f"{shown(look[f'{kind}_fail'])} (needs {look['bound_fail']:.2f})"
+    )
+
+
+def _notes(record: Mapping[str, Any]) -> list[str]:
+    notes = []
+    if record["not_run"]:
+        notes.append(f"not run: {', '.join(record['not_run'])}")
+    calibration = record["calibration"]
+    notes.append(
+        "uncalibrated: no A/A run has shown that equal engines pass on this machine"
+        if calibration is None
+        else f"calibration {calibration['id'][:8]}, {calibration['age_days']:g} days old"
+    )
+    return notes

@@ -1,0 +1,6 @@
+class Solution:
+    def f(self, a, b):
+        value = []
+        for _ in range(200000):
+            value = [value]
+        return value

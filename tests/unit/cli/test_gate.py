@@ -1,0 +1,282 @@
+"""The gate from the command line, on engine fake with planted accuracies."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Cli
+
+RUN = ("run", "demo_math", "--engine", "fake", "--model", "m", "--repeats", "8")
+
+
+def make(cli: Cli, run_id: str, seed: int, accuracy: float, *more: str) -> None:
+    result = cli(
+        *RUN, "--run-id", run_id, "--seed", str(seed), "--set", f"engine.accuracy={accuracy}", *more
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def policy(tmp_path: Path, text: str = "margin_pt: 15\n") -> str:
+    path = tmp_path / "gate.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def verdict(tmp_path: Path, run_id: str) -> Any:
+    return json.loads((tmp_path / "runs" / run_id / "verdict.json").read_text())
+
+
+def test_pass_fail_and_inconclusive_reach_their_exit_codes(quick_cli: Cli, tmp_path: Path):
+    make(quick_cli, "base", 0, 0.7)
+    make(quick_cli, "same", 1, 0.7)
+    make(quick_cli, "bad", 2, 0.3)
+    make(quick_cli, "near", 3, 0.7)
+    rules = policy(tmp_path)
+    common = ("--uncalibrated", "--policy", rules)
+    assert quick_cli("gate", "base", "same", *common).returncode == 0
+    files = ("--junit", "junit.xml", "--summary", "summary.md")
+    assert quick_cli("gate", "base", "bad", *common, *files).returncode == 1
+    assert quick_cli("gate", "base", "near", "--uncalibrated").returncode == 3
+    assert verdict(tmp_path, "same")["verdict"] == "PASS"
+    assert verdict(tmp_path, "bad")["verdict"] == "FAIL"
+    assert verdict(tmp_path, "near")["verdict"] == "INCONCLUSIVE"
+    assert "<failure" in (tmp_path / "junit.xml").read_text()
+    assert "FAIL" in (tmp_path / "summary.md").read_text()
+    again = quick_cli("gate", "base", "bad", *common)
+    assert again.returncode == 1
+    assert "decided on" in again.stdout
+    other = quick_cli("gate", "base", "same", "--uncalibrated")
+    assert other.returncode == 2
+    assert "margin_pt: 15.0 in the decision, 1.5 asked for" in other.stderr
+
+
+def test_other_budgets_tasks_and_samples_are_invalid_with_both_values(
+    quick_cli: Cli, tmp_path: Path
+):
+    make(quick_cli, "base", 0, 0.7)
+    make(quick_cli, "budget", 1, 0.7, "--set", "demo_math.max_new_tokens=64")
+    make(quick_cli, "part", 1, 0.7, "--limit", "4")
+    found = quick_cli("gate", "base", "budget", "--uncalibrated")
+    assert found.returncode == 4
+    assert "demo_math.sampling.max_new_tokens: baseline 512, candidate 64" in found.stdout
+    found = quick_cli("gate", "base", "part", "--uncalibrated", "--json")
+    assert found.returncode == 4
+    assert "samples" in json.loads(found.stdout)["reasons"][0]
+    assert not (tmp_path / "runs" / "budget" / "verdict.json").exists()
+
+
+def test_a_candidate_with_failed_requests_is_invalid(quick_cli: Cli):
+    make(quick_cli, "base", 0, 0.7)
+    make(quick_cli, "failing", 1, 0.7, "--set", "engine.failed_share=0.1")
+    found = quick_cli("gate", "base", "failing", "--uncalibrated")
+    assert found.returncode == 4
+    assert "ungraded: baseline 0.00%" in found.stdout
+
+
+def test_the_gate_is_armed_by_a_calibration(quick_cli: Cli, tmp_path: Path):
+    make(quick_cli, "base", 0, 0.7)
+    make(quick_cli, "same", 7, 0.7)
+    refused = quick_cli("gate", "base", "same")
+    assert refused.returncode == 5
+    assert "g4eval gate-calibrate base" in refused.stderr
+    calibrated = quick_cli("gate-calibrate", "base")
+    assert calibrated.returncode == 0, calibrated.stdout + calibrated.stderr
+    assert "ok: the positive control fails" in calibrated.stdout
+    armed = quick_cli("gate", "base", "same", "--policy", policy(tmp_path))
+    assert armed.returncode == 0
+    assert "calibration " in armed.stdout
+
+
+def test_a_control_that_does_not_fail_leaves_the_gate_unarmed(quick_cli: Cli):
+    make(quick_cli, "base", 0, 0.7)
+    make(quick_cli, "again", 1, 0.7)
+    make(quick_cli, "healthy", 2, 0.7)
+    found = quick_cli("gate-calibrate", "base", "again", "--control", "healthy")
+    assert found.returncode == 4
+    assert "NOT MET: the positive control fails" in found.stdout
+    assert quick_cli("gate", "base", "again").returncode == 4
+
+
+def test_a_driven_candidate_stops_early_and_is_a_normal_run(quick_cli: Cli, tmp_path: Path):
+    make(quick_cli, "base", 0, 0.9)
+    driven = ("gate", "base", "--uncalibrated", "--policy", policy(tmp_path), "--engine", "fake")
+    bad = ("--set", "engine.accuracy=0.1", "--run-id", "driven")
+    found = quick_cli(*driven, *bad)
+    assert found.returncode == 1, found.stderr
+    record = verdict(tmp_path, "driven")
+    assert record["pairs_used"] < record["pairs_planned"]
+    shown = json.loads(quick_cli("show", "driven", "--json").stdout)
+    assert shown["tasks"]["demo_math"]["estimate"]["n_repeats"] == 2
+    assert shown["tasks"]["demo_math"]["estimate"]["n_graded"] == record["pairs_used"]
+    manifest = json.loads((tmp_path / "runs" / "driven" / "manifest.json").read_text())
+    assert manifest["identity"]["seed"] == 1
+    again = quick_cli(*driven, *bad)
+    assert again.returncode == 1
+    assert "decided on" in again.stdout
+
+
+def test_a_driven_candidate_and_a_finished_one_get_the_same_verdict(quick_cli: Cli, tmp_path: Path):
+    make(quick_cli, "base", 0, 0.8)
+    rules = policy(tmp_path, "margin_pt: 12\n")
+    common = ("gate", "base", "--uncalibrated", "--policy", rules, "--json")
+    driven = quick_cli(*common, "--engine", "fake", "--seed", "5", "--run-id", "driven")
+    make(quick_cli, "whole", 5, 0.8)
+    whole = quick_cli(*common, "whole")
+    assert driven.returncode == whole.returncode
+    left, right = json.loads(driven.stdout), json.loads(whole.stdout)
+    for key in ("verdict", "looks", "primary", "tasks"):
+        assert left[key] == right[key]
+
+
+def test_a_driven_candidate_goes_on_where_it_was_cut_off(quick_cli: Cli, tmp_path: Path):
+    make(quick_cli, "base", 0, 0.8)
+    driven = (
+        "gate", "base", "--uncalibrated", "--policy", policy(tmp_path, "margin_pt: 2\n"),
+        "--engine", "fake", "--run-id", "driven", "--set", "engine.journal=journal.txt",
+    )  # fmt: skip
+    cut_off = quick_cli(*driven, "--set", "engine.stop_after=25")
+    assert cut_off.returncode == 5
+    assert not (tmp_path / "runs" / "driven" / "verdict.json").exists()
+    whole = quick_cli(*driven)
+    assert whole.returncode == 3, whole.stderr
+    keys = (tmp_path / "journal.txt").read_text().split()
+    assert len(keys) == len(set(keys)) == verdict(tmp_path, "driven")["pairs_used"]
+
+
+def test_driving_refuses_what_cannot_be_compared_before_it_generates(
+    quick_cli: Cli, tmp_path: Path
+):
+    make(quick_cli, "base", 0, 0.8)
+    found = quick_cli(
+        "gate", "base", "--uncalibrated", "--engine", "fake", "--run-id", "driven",
+        "--set", "engine.thinking=true",
+    )  # fmt: skip
+    assert found.returncode == 4
+    assert "thinking: baseline 'off', candidate 'on'" in found.stdout
+    shown = json.loads(quick_cli("show", "driven", "--json").stdout)
+    assert shown["tasks"]["demo_math"]["estimate"]["n_graded"] == 0
+
+
+def test_a_plan_that_the_baseline_cannot_pair_is_refused(quick_cli: Cli, tmp_path: Path):
+    make(quick_cli, "base", 0, 0.8)
+    rules = policy(tmp_path, "repeats: {demo_math: 16}\n")
+    found = quick_cli("gate", "base", "--uncalibrated", "--policy", rules, "--engine", "fake")
+    assert found.returncode == 5
+    assert "the plan pairs 16 repeats, the baseline has 8" in found.stderr
+
+
+def test_an_open_anytime_decision_is_extended_as_far_as_the_baseline_goes(
+    quick_cli: Cli, tmp_path: Path
+):
+    make(quick_cli, "base", 0, 0.8)
+    rules = policy(
+        tmp_path,
+        "design: anytime\non_inconclusive: extend\nmargin_pt: 2\nrepeats: {demo_math: 2}\n"
+        "max_pairs: 96\n",
+    )
+    found = quick_cli(
+        "gate", "base", "--uncalibrated", "--policy", rules, "--engine", "fake",
+        "--run-id", "driven", "--json",
+    )  # fmt: skip
+    assert found.returncode == 3, found.stderr
+    record = json.loads(found.stdout)
+    assert record["pairs_used"] == 96  # 16 samples, 6 repeats
+    assert [look["round"] for look in record["looks"]][-1] == len(record["rounds"])
+
+
+def test_a_gate_file_stands_for_the_baseline(quick_cli: Cli, tmp_path: Path):
+    make(quick_cli, "base", 0, 0.7)
+    make(quick_cli, "same", 1, 0.7)
+    assert quick_cli("gate-calibrate", "base", "same").returncode == 0
+    assert quick_cli("export", "base", "--to", "gate", "--out", "base.json").returncode == 0
+    make(quick_cli, "new", 3, 0.7)
+    rules = policy(tmp_path)
+    from_file = quick_cli("gate", "base.json", "new", "--policy", rules, "--json")
+    assert from_file.returncode == 0, from_file.stderr
+    from_run = quick_cli("gate", "base", "new", "--policy", rules)
+    assert "decided on" in from_run.stdout
+    driven = quick_cli(
+        "gate", "base.json", "--policy", rules, "--engine", "fake", "--run-id", "driven"
+    )
+    assert driven.returncode == 0, driven.stderr
+
+
+def test_imported_completions_can_be_gated_and_their_unknown_facts_are_listed(
+    quick_cli: Cli, tmp_path: Path
+):
+    rules = policy(tmp_path)
+    for name, seed in (("base", 0), ("same", 1)):
+        make(quick_cli, name, seed, 0.7)
+        lines = str(tmp_path / f"{name}.jsonl")
+        assert quick_cli("export", name, "--to", "jsonl", "--out", lines).returncode == 0
+        imported = ("import", "demo_math", lines, "--model", "m", "--run-id", f"{name}-imported")
+        assert quick_cli(*imported).returncode == 0
+    common = ("--uncalibrated", "--policy", rules)
+    found = quick_cli("gate", "base-imported", "same-imported", *common)
+    assert found.returncode == 0
+    assert "unknown in both: attention_backend" in found.stdout
+    mixed = quick_cli("gate", "base", "same-imported", *common)
+    assert mixed.returncode == 4
+    assert "demo_math.is_generated: baseline True, candidate False" in mixed.stdout
+
+
+def test_neither_a_candidate_nor_options_is_a_usage_error(quick_cli: Cli):
+    make(quick_cli, "base", 0, 0.7)
+    assert quick_cli("gate", "base", "--uncalibrated").returncode == 2
+    both = quick_cli("gate", "base", "base", "--uncalibrated", "--engine", "fake")
+    assert both.returncode == 2
+    assert "--engine drives a new candidate" in both.stderr
+
+
+def test_compare_prints_flips_and_samples_and_json(quick_cli: Cli):
+    make(quick_cli, "base", 0, 0.9)
+    make(quick_cli, "bad", 1, 0.3)
+    text = quick_cli("compare", "base", "bad").stdout
+    assert text.startswith("bad minus base, percentage points\n")
+    assert "differs: other.accuracy: baseline 0.9, candidate 0.3" in text
+    assert "from sampling alone" in text
+    found = json.loads(quick_cli("compare", "base", "bad", "--json").stdout)
+    back = json.loads(quick_cli("compare", "bad", "base", "--json").stdout)
+    assert found["macro"]["delta_pt"] == -back["macro"]["delta_pt"] < -20
+
+
+@pytest.mark.parametrize("arguments", [(), ("base",)])
+def test_gate_plan_tells_repeats_for_a_margin(quick_cli: Cli, arguments: tuple[str, ...]):
+    make(quick_cli, "base", 0, 0.7)
+    found = quick_cli("gate-plan", *arguments, "--tokens-per-second", "10")
+    assert found.returncode == 0
+    assert "to PASS an equal candidate 80% of the time:" in found.stdout
+    assert ("hours" in found.stdout) == bool(arguments)  # lengths are known of a run only
+
+
+def test_drift_orders_engines_and_stops_a_broken_one(quick_cli: Cli, tmp_path: Path):
+    ids = ("--set", "engine.token_ids=true")
+    make(quick_cli, "base", 0, 0.7, *ids)
+    drifts = {"near": 0.02, "far": 0.5, "broken": 3.0}
+    for seed, (name, drift) in enumerate(drifts.items(), 1):
+        make(quick_cli, name, seed, 0.7, *ids, "--set", f"engine.drift={drift}")
+    found = {
+        name: json.loads(quick_cli("drift", "base", name, "--json").stdout)
+        for name in ("base", *drifts)
+    }
+    levels = [found[name]["kl"]["mean"] for name in ("base", *drifts)]
+    assert levels[0] == 0.0
+    assert levels == sorted(levels)
+    assert found["near"]["top1"]["mean"] > found["broken"]["top1"]["mean"]
+    gated = quick_cli("gate", "base", "broken", "--uncalibrated")
+    assert gated.returncode == 1
+    assert "L2 drift: FAIL" in gated.stdout
+    assert "accuracies were not compared" in gated.stdout
+    near = quick_cli("gate", "base", "near", "--uncalibrated")
+    assert "L2 drift: ok" in near.stdout
+    text = quick_cli("drift", "base", "near").stdout
+    assert "top-1 agreement" in text
+
+
+def test_drift_of_a_run_without_token_ids_is_refused(quick_cli: Cli):
+    make(quick_cli, "base", 0, 0.7)
+    found = quick_cli("drift", "base", "base")
+    assert found.returncode == 4
+    assert "recorded no token ids" in found.stderr

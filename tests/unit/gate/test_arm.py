@@ -1,0 +1,115 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from g4eval.errors import NotComparableError, UsageError
+from g4eval.gate.arm import (
+    ABSENT,
+    CORRECT,
+    TryRecord,
+    build_task,
+    common_tasks,
+    read_gate_file,
+    write_gate_file,
+)
+from g4eval.records import Outcome
+from tests.unit.gate.arms import arm, arm_task
+
+
+def test_tries_in_any_order_give_the_same_arrays():
+    tries = [
+        TryRecord(sample_id=s, repeat=r, outcome=Outcome.CORRECT, tokens=10 * r, prompt_hash=s)
+        for s in "ba"
+        for r in (1, 0)
+    ]
+    samples = {"a": "", "b": ""}
+    there, back = build_task({}, samples, tries), build_task({}, samples, tries[::-1])
+    assert there.sample_ids == ("a", "b")
+    np.testing.assert_array_equal(there.tokens, [[0, 10], [0, 10]])
+    np.testing.assert_array_equal(there.outcomes, back.outcomes)
+    np.testing.assert_array_equal(there.prompt_hashes, [["a", "a"], ["b", "b"]])
+
+
+def test_a_try_nobody_made_is_absent():
+    task = build_task(
+        {}, {"a": "", "b": ""}, [TryRecord(sample_id="a", repeat=1, outcome=Outcome.CORRECT)]
+    )
+    assert task.outcomes.tolist() == [[ABSENT, CORRECT], [ABSENT, ABSENT]]
+    assert task.n_repeats == 0
+
+
+def test_only_repeats_that_every_sample_has_count():
+    assert arm_task(["CCC", "CU."]).n_repeats == 2
+    assert arm_task(["CCC", "C.C"]).n_repeats == 1
+
+
+def test_scores_count_no_answer_as_wrong_and_leave_out_the_ungraded():
+    np.testing.assert_array_equal(arm_task(["CINU."]).scores, [[1.0, 0.0, 0.0, np.nan, np.nan]])
+
+
+def test_a_gate_file_gives_back_the_arm(tmp_path: Path):
+    task = replace(
+        arm_task(["CI", "NU", "C."], groups=("x", "x", "y")),
+        truncated=np.array([[0, 1], [0, 0], [1, 0]], np.bool_),
+        tokens=np.array([[5, 6], [7, np.nan], [9, np.nan]]),
+        prompt_hashes=np.array([["h1", "h1"], ["h2", "h3"], ["h4", ""]], "U64"),
+    )
+    before = arm({"demo": task})
+    path = tmp_path / "base.json"
+    write_gate_file(before, path)
+    after = read_gate_file(path)
+    assert (after.run_id, after.seed, after.facts) == (before.run_id, 0, before.facts)
+    assert after.fingerprint == before.fingerprint
+    for name in ("outcomes", "truncated", "open_thoughts", "tokens", "prompt_hashes"):
+        np.testing.assert_array_equal(getattr(after.tasks["demo"], name), getattr(task, name))
+    assert after.tasks["demo"].groups == ("x", "x", "y")
+    assert after.digest({"demo": (0, 2)}) == before.digest({"demo": (0, 2)})
+
+
+def test_a_gate_file_holds_no_folder_of_its_machine(tmp_path: Path):
+    before = replace(arm({"demo": ["C"]}), config={"data_dir": "/secret/place", "engine": "vllm"})
+    write_gate_file(before, tmp_path / "base.json")
+    assert "secret" not in (tmp_path / "base.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nothing", "is not a gate file"),
+        ("{}", "is not a gate file"),
+        ('{"format": "other"}', "'other' is not 'g4eval-gate'"),
+        ('{"format": "g4eval-gate", "version": 9}', "version 9 is not 1"),
+    ],
+)
+def test_anything_else_is_refused(tmp_path: Path, text: str, message: str):
+    path = tmp_path / "base.json"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        read_gate_file(path)
+
+
+def test_a_gate_file_is_json_without_nan(tmp_path: Path):
+    path = tmp_path / "base.json"
+    write_gate_file(arm({"demo": arm_task(["C"], tokens=np.array([[np.nan]]))}), path)
+    assert json.loads(path.read_text())["tasks"]["demo"]["tokens"] == [[None]]
+
+
+def test_the_digest_sees_outcomes_of_the_repeats_it_covers_only():
+    one, two = arm({"demo": ["CC", "CI"]}), arm({"demo": ["CC", "CC"]})
+    assert one.digest({"demo": (0, 1)}) == two.digest({"demo": (0, 1)})
+    assert one.digest({"demo": (0, 2)}) != two.digest({"demo": (0, 2)})
+
+
+def test_different_tasks_are_named_with_both_values():
+    with pytest.raises(NotComparableError, match=r"baseline \['a', 'b'\], candidate \['a'\]"):
+        common_tasks(arm({"a": ["C"], "b": ["C"]}), arm({"a": ["C"]}), None)
+
+
+def test_the_policy_may_name_the_tasks_that_count():
+    both, one = arm({"a": ["C"], "b": ["C"]}), arm({"a": ["C"]})
+    assert common_tasks(both, one, ("a",)) == ("a",)
+    with pytest.raises(NotComparableError, match="b of the policy's tasks is not in 'base'"):
+        common_tasks(both, one, ("a", "b"))

@@ -1,0 +1,177 @@
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from g4eval.errors import UsageError
+from g4eval.gate.arm import Arm
+from g4eval.gate.decision import decide_once
+from g4eval.gate.policy import GatePolicy
+from tests.unit.gate.arms import arm, drawn, pair
+
+NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+LATER = NOW + timedelta(days=1)
+POLICY = GatePolicy(margin_pt=8)
+ANYTIME = GatePolicy(design="anytime", margin_pt=8)
+
+
+def in_folder(candidate: Arm, folder: Path) -> Arm:
+    return replace(candidate, folder=folder)
+
+
+def cut(whole: Arm, repeats: int) -> Arm:
+    """The arm when only its first repeats had been made."""
+    return replace(whole, tasks={t: task.until(repeats) for t, task in whole.tasks.items()})
+
+
+def test_a_verdict_is_stored_and_given_again(tmp_path: Path):
+    base, candidate = pair(0.8, 0.8)
+    candidate = in_folder(candidate, tmp_path)
+    first = decide_once(base, candidate, POLICY, now=NOW)
+    assert first.record["verdict"] == "PASS"
+    assert not first.was_stored
+    again = decide_once(base, candidate, POLICY, now=LATER)
+    assert again.was_stored
+    assert again.record == json.loads((tmp_path / "verdict.json").read_text())
+    assert again.record["decided_at"] == "2026-01-02T03:04:00+00:00"
+
+
+def test_another_policy_on_a_decided_pair_is_refused_with_both_values(tmp_path: Path):
+    base, candidate = pair(0.8, 0.8)
+    candidate = in_folder(candidate, tmp_path)
+    decide_once(base, candidate, POLICY, now=NOW)
+    with pytest.raises(UsageError, match=r"margin_pt: 8.0 in the decision, 9.0 asked for"):
+        decide_once(base, candidate, GatePolicy(margin_pt=9), now=LATER)
+
+
+def test_outcomes_that_changed_after_the_decision_are_refused(tmp_path: Path):
+    base, candidate = pair(0.8, 0.8)
+    decide_once(base, in_folder(candidate, tmp_path), POLICY, now=NOW)
+    outcomes = candidate.tasks["demo"].outcomes.copy()
+    outcomes[0, 0] = 1 - outcomes[0, 0]
+    regraded = replace(
+        candidate, tasks={"demo": replace(candidate.tasks["demo"], outcomes=outcomes)}
+    )
+    with pytest.raises(UsageError, match="have changed"):
+        decide_once(base, in_folder(regraded, tmp_path), POLICY, now=LATER)
+
+
+def test_more_repeats_do_not_reopen_a_verdict(tmp_path: Path):
+    base, candidate = pair(0.8, 0.8)
+    first = decide_once(cut(base, 2), in_folder(cut(candidate, 2), tmp_path), ANYTIME, now=NOW)
+    assert first.record["verdict"] == "PASS"
+    again = decide_once(base, in_folder(candidate, tmp_path), ANYTIME, now=LATER)
+    assert again.was_stored
+
+
+def open_pair() -> tuple[Arm, Arm]:
+    base = arm({"demo": drawn(0.8, n=200, k=8, seed=1)})
+    return base, arm({"demo": drawn(0.8, n=200, k=8, seed=2)}, seed=1, run_id="candidate")
+
+
+def test_more_repeats_continue_an_open_anytime_decision(tmp_path: Path):
+    base, candidate = open_pair()
+    first = decide_once(cut(base, 1), in_folder(cut(candidate, 1), tmp_path), ANYTIME, now=NOW)
+    assert first.record["verdict"] == "INCONCLUSIVE"
+    same = decide_once(cut(base, 1), in_folder(cut(candidate, 1), tmp_path), ANYTIME, now=LATER)
+    assert same.was_stored
+    more = decide_once(base, in_folder(candidate, tmp_path), ANYTIME, now=LATER)
+    assert more.record["verdict"] == "PASS"
+    assert more.record["first_look_at"] == first.record["decided_at"]
+    # Its looks are those that a decision with all data from the start would have had.
+    at_once = decide_once(base, candidate, ANYTIME, now=NOW)
+    assert more.record["looks"] == at_once.record["looks"]
+
+
+def test_more_repeats_complete_the_rounds_of_a_written_plan(tmp_path: Path):
+    base, candidate = open_pair()
+    policy = GatePolicy(margin_pt=5, repeats={"demo": 8})
+    first = decide_once(base, in_folder(cut(candidate, 2), tmp_path), policy, now=NOW)
+    assert first.record["can_continue"]
+    assert len(first.record["looks"]) == 1
+    more = decide_once(base, in_folder(candidate, tmp_path), policy, now=LATER)
+    assert not more.was_stored
+    assert more.record["looks"][0] == first.record["looks"][0]
+
+
+def test_more_repeats_do_not_bring_back_alpha_that_is_spent(tmp_path: Path):
+    base, candidate = open_pair()
+    policy = GatePolicy(margin_pt=3, alpha_fail=0.001)
+    first = decide_once(cut(base, 2), in_folder(cut(candidate, 2), tmp_path), policy, now=NOW)
+    assert first.record["verdict"] == "INCONCLUSIVE"
+    again = decide_once(base, in_folder(candidate, tmp_path), policy, now=LATER)
+    assert again.was_stored
+
+
+def test_another_baseline_gets_a_file_of_its_own(tmp_path: Path):
+    base, candidate = pair(0.8, 0.8)
+    candidate = in_folder(candidate, tmp_path)
+    decide_once(base, candidate, POLICY, now=NOW)
+    other = replace(base, run_id="other")
+    found = decide_once(other, candidate, GatePolicy(margin_pt=9), now=NOW)
+    assert found.path == tmp_path / "verdict-other.json"
+    assert decide_once(base, candidate, POLICY, now=LATER).was_stored
+    assert decide_once(other, candidate, GatePolicy(margin_pt=9), now=LATER).was_stored
+
+
+def test_an_invalid_comparison_decides_nothing(tmp_path: Path):
+    base, candidate = pair(0.8, 0.8, chat_template_hash="dd")
+    found = decide_once(base, in_folder(candidate, tmp_path), POLICY, now=NOW)
+    assert found.record["exit_code"] == 4
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_look_before_the_last_round_of_a_driven_run_is_not_stored(tmp_path: Path):
+    base, candidate = open_pair()
+    policy = GatePolicy(margin_pt=3, repeats={"demo": 8})
+    half = in_folder(cut(candidate, 2), tmp_path)
+    found = decide_once(base, half, policy, now=NOW, is_final=False)
+    assert found.record["verdict"] == "INCONCLUSIVE"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_candidate_from_a_gate_file_is_judged_and_stored_nowhere():
+    found = decide_once(*pair(0.8, 0.8), POLICY, now=NOW)
+    assert found.path is None
+
+
+def test_inconclusive_exits_as_the_policy_says():
+    base, candidate = open_pair()
+    codes = [
+        decide_once(base, candidate, GatePolicy(margin_pt=1, on_inconclusive=rule), now=NOW).record[
+            "exit_code"
+        ]
+        for rule in ("exit", "fail")
+    ]
+    assert codes == [3, 1]
+
+
+@pytest.mark.parametrize("design", ["gst", "anytime", "fixed"])
+def test_a_record_is_plain_json(design: str):
+    policy = GatePolicy.model_validate({"design": design})
+    found = decide_once(*pair(0.8, 0.6), policy, now=NOW)
+    assert json.loads(json.dumps(found.record, allow_nan=False)) == found.record
+
+
+def test_a_record_tells_the_difference_under_both_estimands():
+    base = arm({"demo": ["CCCC", "CICI", "IIII", "CCIC"]})
+    candidate = arm({"demo": ["CCCC", "IIII", "IIII", "CCIC"]}, seed=1)
+    policy = GatePolicy(design="fixed")
+    record = decide_once(base, candidate, policy, now=NOW).record
+    task = record["tasks"]["demo"]
+    assert (task["baseline_pct"], task["candidate_pct"]) == (56.25, 43.75)
+    assert record["primary"]["delta_pt"] == -12.5
+    assert (task["losses"], task["gains"], task["n_pairs"]) == (2, 0, 16)
+    assert task["se_super_pt"] == pytest.approx(12.5)
+    assert record["pairs_used"] == record["pairs_planned"] == 16
+    assert record["meaning"].startswith(("FAIL means", "INCONCLUSIVE means"))
+
+
+def test_the_calibration_and_its_age_are_told():
+    base, candidate = pair(0.8, 0.8)
+    base = replace(base, calibration={"id": "ab" * 32, "created": NOW.isoformat()})
+    record = decide_once(base, candidate, POLICY, now=LATER).record
+    assert record["calibration"]["age_days"] == 1.0
+    assert decide_once(*pair(0.8, 0.8), POLICY, now=NOW).record["calibration"] is None

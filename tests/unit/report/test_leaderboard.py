@@ -1,0 +1,104 @@
+from dataclasses import replace
+
+import pytest
+
+from g4eval.report.leaderboard import build_leaderboard, chart_data, score_table, short_model
+from tests.unit.report.cases import aime, estimate, known
+from tests.unit.report.synthetic import run_view
+
+
+def run_with(name, measurement, **changes):
+    """A run of AIME 2026 with this very score."""
+    run = run_view(name, shares={"aime26": 0.5}, limit=2, **changes)
+    return replace(run, tasks=(replace(run.tasks[0], measurement=measurement),))
+
+
+def scored(name, value, low, high, **changes):
+    return run_with(name, aime(estimate=estimate(value, low, high), **changes))
+
+
+def front(*runs):
+    return {row.run.run_id for row in build_leaderboard(runs).rows if row.in_front}
+
+
+def test_scores_that_cannot_be_told_apart_are_all_in_front():
+    runs = [
+        scored("a", 0.89, 0.84, 0.93),
+        scored("b", 0.86, 0.81, 0.91),
+        scored("c", 0.5, 0.4, 0.6),
+    ]
+    assert front(*runs) == {"a", "b"}
+
+
+def test_nothing_is_in_front_alone_in_its_column():
+    assert front(scored("a", 0.89, 0.84, 0.93)) == set()
+
+
+def test_a_partial_run_is_never_in_front():
+    partial = scored("p", 0.99, 0.9, 1.0, is_partial=True)
+    assert front(partial, scored("a", 0.89, 0.84, 0.93), scored("b", 0.5, 0.4, 0.6)) == {"a"}
+
+
+@pytest.mark.parametrize(
+    ("runs", "headline"),
+    [
+        (
+            [scored("a", 0.89, 0.84, 0.93)],
+            "1 of 1 comparable score is consistent with the published one",
+        ),
+        (
+            [scored("a", 0.89, 0.84, 0.93), scored("b", 0.5, 0.4, 0.6)],
+            "1 of 2 comparable scores is consistent with the published ones",
+        ),
+        (
+            [scored("a", 0.5, 0.4, 0.6, engine="fake")],
+            "1 score, none comparable with a published one",
+        ),
+    ],
+)
+def test_the_headline_counts_what_is_consistent(runs, headline):
+    assert build_leaderboard(runs).headline == headline
+
+
+def test_gemma_3_stands_beside_every_score_as_reference():
+    board = build_leaderboard([scored("a", 0.89, 0.84, 0.93)])
+    assert known(board.columns[0].reference).printed == "20.8"
+    assert board.rows[0].over_reference == pytest.approx(0.89 - 0.208)
+
+
+def test_the_table_carries_errors_counts_and_the_published_score():
+    row = score_table(build_leaderboard([scored("a", 0.89, 0.84, 0.93)])).iloc[0]
+    assert (row["score"], row["low_95"], row["high_95"]) == (0.89, 0.84, 0.93)
+    assert (row["n_samples"], row["n_repeats"], row["n_ungraded"]) == (30, 4, 0)
+    assert (row["published"], row["published_source"]) == (0.892, "g4-tech-report")
+    assert (row["published_protocol"], row["verdict"]) == ("inferred", "consistent")
+    assert row["difference"] == pytest.approx(-0.002)
+
+
+def test_runs_of_one_model_are_told_apart_in_the_charts():
+    a, b = scored("run-a", 0.89, 0.84, 0.93), scored("run-b", 0.8, 0.7, 0.9)
+    other = scored("run-c", 0.4, 0.3, 0.5)
+    other = replace(other, model="google/gemma-4-E4B-it")
+    panel = chart_data(build_leaderboard([a, b, other]))["panels"][0]
+    assert [row["label"] for row in panel["rows"]] == ["run-a", "run-b", "gemma-4-E4B-it"]
+    assert panel["reference"] == {"label": "Gemma 3 27B", "value": pytest.approx(20.8)}
+    assert (panel["rows"][0]["value"], panel["rows"][0]["published"]) == (89.0, 89.2)
+
+
+def test_a_score_of_nothing_is_drawn_nowhere():
+    empty = run_with("e", aime(estimate=estimate(float("nan"), interval=None, n_graded=0)))
+    (row,) = chart_data(build_leaderboard([empty]))["panels"][0]["rows"]
+    assert row["value"] is None
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("google/gemma-4-31B-it", "gemma-4-31B-it"),
+        ("/models/x/", "x"),
+        ("plain", "plain"),
+        ("/", "/"),
+    ],
+)
+def test_short_names_of_models(model, name):
+    assert short_model(model) == name

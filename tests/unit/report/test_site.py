@@ -1,0 +1,170 @@
+import filecmp
+import json
+import re
+from dataclasses import replace
+
+import pytest
+
+from g4eval.errors import UsageError
+from g4eval.report.site import ReportOptions, build_report, content_security_policy, run_file
+from g4eval.report.views import RepeatTexts, SampleTexts
+from g4eval.store.schema import pack_text
+from tests.unit.report.synthetic import run_view, three_runs
+
+SECRET = "the question that must not be seen"
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """A report of three runs."""
+    out = tmp_path_factory.mktemp("report")
+    build_report(three_runs(), out, ReportOptions())
+    return out
+
+
+def pages(folder):
+    return sorted(folder.glob("*.html"))
+
+
+def gated_run():
+    """A run of GPQA whose texts all hold the secret."""
+    run = run_view("gated", shares={"gpqa_diamond": 0.5}, limit=3)
+
+    def read_texts(task_id):
+        for sample in run.tasks[0].samples:
+            yield SampleTexts(
+                sample_id=sample.sample_id,
+                target=SECRET,
+                repeats=(
+                    RepeatTexts(
+                        repeat=0,
+                        prompt=pack_text(json.dumps([{"role": "user", "content": SECRET}])),
+                        text=pack_text(SECRET),
+                        reasoning=pack_text(SECRET),
+                        extraction=SECRET,
+                        lenient_extraction=SECRET,
+                        notes=(SECRET,),
+                    ),
+                ),
+            )
+
+    return replace(run, read_texts=read_texts)
+
+
+def every_byte(folder):
+    return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def test_every_page_carries_the_policy_and_no_script_style_or_handler_of_its_own(report):
+    assert len(pages(report)) == 8
+    for page in pages(report):
+        text = page.read_text("utf-8")
+        assert content_security_policy().split(";")[1].strip().replace("'", "&#39;") in text
+        assert not re.search(r"<script(?![^>]* src=)", text), page.name
+        assert not re.search(r"<style|\sstyle=|\son[a-z]+=|javascript:", text), page.name
+
+
+def test_every_link_and_asset_of_a_page_is_there(report):
+    for page in pages(report):
+        for target in re.findall(r'(?:href|src|data-index)="([^"#]+)', page.read_text("utf-8")):
+            assert not target.startswith(("http:", "https:", "//")), target
+            assert (report / target).is_file(), f"{page.name}: {target}"
+
+
+def test_every_anchor_that_is_linked_is_there(report):
+    ids = {
+        page.name: set(re.findall(r'id="([^"]+)"', page.read_text("utf-8")))
+        for page in pages(report)
+    }
+    for page in pages(report):
+        for file, anchor in re.findall(r'href="([^"#]*)#([^"]+)"', page.read_text("utf-8")):
+            assert anchor in ids[file or page.name], f"{page.name}: {file}#{anchor}"
+
+
+def test_the_same_runs_give_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        build_report(
+            [run_view(limit=3), run_view("other", limit=3)], tmp_path / name, ReportOptions()
+        )
+    names = [str(p.relative_to(tmp_path / "a")) for p in (tmp_path / "a").rglob("*") if p.is_file()]
+    same, differ, missing = filecmp.cmpfiles(tmp_path / "a", tmp_path / "b", names, shallow=False)
+    assert (len(same), differ, missing) == (len(names), [], [])
+
+
+def test_gated_texts_stay_out_of_every_file_unless_asked_for(tmp_path):
+    build_report([gated_run()], tmp_path / "shut", ReportOptions())
+    build_report([gated_run()], tmp_path / "open", ReportOptions(include_gated=True))
+    shard = "data/gated/gpqa_diamond-0.js"
+    assert SECRET.encode() not in every_byte(tmp_path / "shut")
+    closed = (tmp_path / "shut" / shard).read_text()
+    assert not re.search(r'"(text|reasoning|extraction|lenient|notes)"', closed)
+    assert SECRET in (tmp_path / "open" / shard).read_text()
+    assert '"gated":true,"hidden":true' in (tmp_path / "shut/data/gated/index.js").read_text()
+    assert '"gated":true,"hidden":false' in (tmp_path / "open/data/gated/index.js").read_text()
+    assert "keep it to yourself" in (tmp_path / "open/run-gated.html").read_text("utf-8")
+    assert "keep it to yourself" not in (tmp_path / "shut/run-gated.html").read_text("utf-8")
+
+
+def test_a_hostile_name_of_a_model_is_only_text(tmp_path):
+    name = "<img src=x onerror=alert(1)>\"'"
+    run = run_view(limit=2, shares={"aime26": 0.5})
+    build_report([replace(run, model=name, summary=name, command=name)], tmp_path, ReportOptions())
+    for page in pages(tmp_path):
+        assert "<img src=x" not in page.read_text("utf-8")
+    assert "&lt;img src=x" in (tmp_path / run_file(run)).read_text("utf-8")
+
+
+def test_a_folder_that_is_not_a_report_is_not_written_into(tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(UsageError, match="isn't a report"):
+        build_report([run_view(limit=1)], tmp_path, ReportOptions())
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_report_may_be_written_again_in_its_own_folder(tmp_path):
+    for limit in (1, 2):
+        build_report([run_view(limit=limit, shares={"aime26": 0.5})], tmp_path, ReportOptions())
+    index = (tmp_path / "data/gemma-4-31b-vllm-3fa2c1d0/index.js").read_text()
+    assert '"ids":["aime2026-0","aime2026-1"]' in index
+
+
+def test_only_a_live_report_looks_for_newer_pages(tmp_path):
+    run = run_view(limit=2, shares={"aime26": 0.5})
+    build_report([run], tmp_path / "still", ReportOptions())
+    build_report([replace(run, is_finished=False)], tmp_path / "live", ReportOptions(is_live=True))
+    assert "live.js" not in (tmp_path / "still/index.html").read_text("utf-8")
+    assert "static/live.js" in (tmp_path / "live/index.html").read_text("utf-8")
+    state = (tmp_path / "live/data/live.js").read_text()
+    assert '"done":8,"planned":8,"finished":false' in state
+
+
+def test_a_fake_engine_is_named_on_every_page_with_its_numbers(tmp_path):
+    run = run_view(engine="fake", limit=2, shares={"aime26": 0.5})
+    build_report([run], tmp_path, ReportOptions())
+    for name in ("index.html", run_file(run)):
+        assert "invented" in (tmp_path / name).read_text("utf-8")
+
+
+def test_a_run_without_a_single_grade_is_still_a_report(tmp_path):
+    run = run_view(limit=2, shares={"aime26": 0.5})
+    task = run.tasks[0]
+    nothing = replace(
+        task.measurement.estimate,
+        value=float("nan"),
+        interval=None,
+        interval_super=None,
+        n_samples=0,
+        n_graded=0,
+        n_truncated=0,
+        n_no_answer=0,
+        if_truncated_right=float("nan"),
+    )
+    empty = replace(
+        task,
+        samples=tuple(replace(s, repeats=()) for s in task.samples),
+        groups=(),
+        measurement=replace(task.measurement, estimate=nothing),
+    )
+    whole = replace(run, tasks=(empty,), read_texts=lambda task_id: iter(()))
+    build_report([whole, replace(whole, run_id="other")], tmp_path, ReportOptions())
+    assert "nan" not in (tmp_path / "index.html").read_text("utf-8").lower()

@@ -1,0 +1,196 @@
+"""From a run's frames to its result: verdicts and the official checker's list, no container."""
+
+import json
+
+import pytest
+
+from g4eval.sandbox.base import CodeJob, CodeTest, Reading, Verdict
+from g4eval.sandbox.frames import StreamError
+from g4eval.sandbox.judging import Judging
+from g4eval.sandbox.protocol import End, Lap, Report
+
+QUICK = Lap(0.01, 0.01, 0.0, 0.0)
+
+
+def job(*outputs: str, fn_name: str | None = None, reading: Reading = Reading.OFFICIAL) -> CodeJob:
+    tests = tuple(CodeTest(input="1", output=output) for output in outputs)
+    return CodeJob(job_id="j", code="", tests=tests, fn_name=fn_name, reading=reading)
+
+
+def end(why: str = "done", lap: Lap = QUICK, **changes) -> End:
+    fields = {
+        "run": 1,
+        "why": why,
+        "last": lap,
+        "status": 0,
+        "out_of_memory": False,
+        "clean": True,
+        "processes": 1,
+        "cpu_seconds": 0.01,
+        "wall_seconds": 0.02,
+        "memory_bytes": 1000,
+    }
+    return End(**{**fields, **changes})
+
+
+def report(kind: bytes, payload: bytes = b"", lap: Lap = QUICK) -> Report:
+    return Report(1, 0, lap, kind, payload)
+
+
+def judge(of: CodeJob, *reports: Report, ended: End | None = None, clock: str = "wall"):
+    judging = Judging(of, clock)
+    for one in reports:
+        judging.report(one)
+    return judging, judging.finish(ended or end())
+
+
+def fields(**values) -> bytes:
+    return json.dumps(values).encode()
+
+
+@pytest.mark.parametrize(
+    ("reports", "ended", "verdict", "results", "official", "code"),
+    [
+        ([report(b"O", b"6"), report(b"O", b"7")], end(), "AC", ["AC", "AC"], [True, True], None),
+        ([report(b"O", b"6"), report(b"O", b"8")], end(), "WA", ["AC", "WA"], [True, -2], -2),
+        ([report(b"X", fields(error="E", timeout=False))], end(), "RTE", ["RTE"], [-4], -4),
+        ([report(b"X", fields(error="T", timeout=True))], end(), "TLE", ["TLE"], [-3], -3),
+        ([report(b"F", fields(stage="compile", error="x"))], end(), "CE", [], [-4], -4),
+        ([report(b"F", fields(stage="import", error="x"))], end(), "RTE", [], [-4], -4),
+        ([report(b"O", b"sNaN")], end(), "RTE", ["RTE"], [-4], -4),
+        (
+            [report(b"O", b"6"), report(b"B", fields(error="x"))],
+            end(),
+            "RTE",
+            ["AC", "RTE"],
+            [-2],
+            -5,
+        ),
+        ([report(b"O", b"6")], end("died", status=-11), "RTE", ["AC", "RTE"], [-2], -5),
+        ([report(b"O", b"6")], end("done"), "RTE", ["AC", "RTE"], [-2], -5),
+        ([], end("died", status=-9, out_of_memory=True), "MLE", ["MLE"], [-2], -5),
+        ([], end("time"), "TLE", ["TLE"], [-3], -3),
+        ([], end("output"), "OLE", ["OLE"], [-2], -2),
+        ([report(b"S")], end(), "OLE", ["OLE"], [-2], -2),
+        ([], end("protocol"), "RTE", ["RTE"], [-2], -5),
+        ([report(b"V", b'{"j": 6}')], end(), "RTE", ["RTE"], [-2], -5),
+    ],
+)
+def test_a_program_gets_its_verdict_and_the_official_list(
+    reports, ended, verdict, results, official, code
+) -> None:
+    _, result = judge(job("6", "7"), *reports, ended=ended)
+    assert result.verdict == verdict
+    assert list(result.results) == results
+    assert result.details["official_results"] == official
+    assert result.details["official_error_code"] == code
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected", "verdict", "official"),
+    [
+        (b'{"j": 6}', "6", "AC", [True]),
+        (b'{"j": 5}', "6", "WA", [False]),
+        (b'{"t": ["l", [["p", [["i", "1"]]]]]}', "[[1]]", "WA", [False]),
+        (b'{"t": ["x", "Yes"]}', "6", "WA", [False]),
+        (
+            b'{"t": ["a", "<i8", [2], "01000000000000000200000000000000"]}',
+            "[1, 2]",
+            "RTE",
+            [True, -4],
+        ),
+        (b"noise", "6", "WA", [False]),
+        (b'{"j": 1}', "true", "AC", [True]),
+    ],
+)
+def test_a_function_gets_its_verdict_and_the_official_list(
+    payload, expected, verdict, official
+) -> None:
+    _, result = judge(job(expected, fn_name="f"), report(b"V", payload))
+    assert result.verdict == verdict
+    assert result.details["official_results"] == official
+
+
+def test_what_comes_after_the_first_failure_changes_nothing() -> None:
+    _, result = judge(job("6", "7"), report(b"O", b"5"), report(b"O", b"7"), ended=end("killed"))
+    assert result.results == (Verdict.WRONG_ANSWER,)
+
+
+def test_a_kill_that_was_not_ours_is_our_failure() -> None:
+    with pytest.raises(StreamError, match="killed"):
+        judge(job("6"), ended=end("killed"))
+
+
+def test_a_right_answer_after_a_disarmed_alarm_is_a_time_out() -> None:
+    late = Lap(7.0, 0.0, 0.0, 7.0)
+    judging, result = judge(job("6", fn_name="f"), report(b"V", b'{"j": 6}', late))
+    assert result.verdict is Verdict.TIME_LIMIT
+    assert result.details["alarm_disarmed"] is True
+    assert not judging.is_suspect
+
+
+def test_a_right_answer_after_a_swallowed_alarm_counts_as_officially() -> None:
+    late = Lap(7.0, 0.0, 0.0, 7.0)
+    _, result = judge(job("6", fn_name="f"), report(b"A"), report(b"V", b'{"j": 6}', late))
+    assert result.verdict is Verdict.ACCEPTED
+
+
+def test_a_swallowed_alarm_excuses_one_test_only() -> None:
+    late = Lap(7.0, 0.0, 0.0, 7.0)
+    six = report(b"V", b'{"j": 6}', late)
+    _, result = judge(job("6", "6", fn_name="f"), report(b"A"), six, six)
+    assert result.results == (Verdict.ACCEPTED, Verdict.TIME_LIMIT)
+
+
+TIMED_OUT = fields(error="T", timeout=True)
+
+
+@pytest.mark.parametrize(
+    ("lap", "processes", "suspect"),
+    [
+        (Lap(6.0, 3.0, 3.0, 0.0), 1, True),  # others had its core half of the time
+        (Lap(6.0, 5.9, 0.1, 0.0), 1, False),  # it computed all the time
+        (Lap(6.0, 0.1, 0.0, 5.9), 1, False),  # it slept
+        (Lap(6.0, 3.0, 3.0, 0.0), 9, False),  # its own processes had the core
+    ],
+)
+def test_a_time_out_is_suspect_only_if_others_kept_the_program_waiting(
+    lap, processes, suspect
+) -> None:
+    judging, _ = judge(job("6"), report(b"X", TIMED_OUT, lap), ended=end(processes=processes))
+    assert judging.is_suspect is suspect
+
+
+def test_with_a_cpu_limit_wall_time_is_not_late() -> None:
+    slow = Lap(9.0, 3.0, 6.0, 0.0)
+    _, result = judge(job("6"), report(b"O", b"6", slow), clock="cpu")
+    assert result.verdict is Verdict.ACCEPTED
+    assert result.details["clock"] == "cpu"
+
+
+def test_passing_close_to_the_limit_is_counted() -> None:
+    close = Lap(5.0, 5.0, 0.0, 0.0)
+    _, result = judge(job("6", "6"), report(b"O", b"6"), report(b"O", b"6", close))
+    assert result.details["near_limit"] == 1
+
+
+def test_an_opaque_value_is_flagged_for_audit() -> None:
+    _, result = judge(job("6", fn_name="f"), report(b"V", b'{"t": ["x", "Yes"]}'))
+    assert result.details["opaque_value"] is True
+
+
+def test_the_fair_reading_allows_a_millionth() -> None:
+    close = report(b"O", b"0.33333333")
+    _, official = judge(job("0.333333333333"), close)
+    _, fair = judge(job("0.333333333333", reading=Reading.FAIR), close)
+    assert (official.verdict, fair.verdict) == (Verdict.WRONG_ANSWER, Verdict.ACCEPTED)
+
+
+def test_the_error_says_what_came_and_what_was_expected() -> None:
+    _, result = judge(job("[1]", fn_name="f"), report(b"V", b'{"j": [2]}'))
+    assert result.error == "[2] where [1] is expected"
+
+
+def test_unreadable_fields_of_a_frame_do_no_harm() -> None:
+    _, result = judge(job("6"), report(b"X", b"\xff{"))
+    assert result.verdict is Verdict.RUNTIME_ERROR
