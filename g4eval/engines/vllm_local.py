@@ -131,18 +131,10 @@ class VllmEngine:
 
     async def score(self, token_ids: Sequence[int], top_k: int = 0) -> TokenScores:
         """Return log p of each token after the first, by prompt log-probabilities."""
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
-        params = SamplingParams(
-            max_tokens=1,
-            temperature=0.0,
-            prompt_logprobs=top_k,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
         try:
-            output = await self._generate(token_ids, params)
+            output = await self._generate(
+                token_ids, max_tokens=1, temperature=0.0, prompt_logprobs=top_k, detokenize=False
+            )
         except _RequestRefusedError as error:
             raise EngineError(
                 f"vLLM can't score {len(token_ids)} tokens with top_k {top_k}: {error}",
@@ -159,9 +151,8 @@ class VllmEngine:
                 request,
                 f"the prompt has {len(prompt_ids)} tokens and the context {self._context_tokens}",
             )
-        params = self._sampling_params(request, min(request.sampling.max_new_tokens, room))
         try:
-            output = await self._generate(prompt_ids, params)
+            output = await self._generate(prompt_ids, **self._sampling_fields(request, room))
         except _RequestRefusedError as error:
             return _attempt(request, str(error))
         generated = output.outputs[0]
@@ -182,15 +173,25 @@ class VllmEngine:
         n_reasoning = self._count_reasoning(completion.thought, token_ids)
         return dataclasses.replace(completion, reasoning_tokens=n_reasoning)
 
-    async def _generate(self, token_ids: Sequence[int], params: Any) -> Any:
+    async def _generate(self, token_ids: Sequence[int], **sampling: Any) -> Any:
         """Return vLLM's final output; raises EngineError where the core is dead."""
+        import vllm.exceptions
+        from vllm import SamplingParams
         from vllm.inputs import TokensPrompt
+        from vllm.sampling_params import RequestOutputKind
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-        prompt = TokensPrompt(prompt_token_ids=list(token_ids))
+        # A refusal is a ValueError in 0.25; later versions have a tree of their own.
+        refusals = (
+            EngineGenerateError,
+            ValueError,
+            getattr(vllm.exceptions, "VLLMError", ValueError),
+        )
         name = f"g4eval-{next(self._numbers)}"
         final = None
         try:
+            params = SamplingParams(output_kind=RequestOutputKind.FINAL_ONLY, **sampling)
+            prompt = TokensPrompt(prompt_token_ids=list(token_ids))
             async for output in self._engine.generate(prompt, params, name):
                 final = output
         except EngineDeadError as error:
@@ -199,7 +200,7 @@ class VllmEngine:
                 where=self._model,
                 hint="its log above says why; the same command goes on where this one stopped",
             ) from error
-        except (EngineGenerateError, ValueError) as error:
+        except refusals as error:
             raise _RequestRefusedError(_first_line(error.__cause__ or error)) from error
         if final is None or final.outputs[0].finish_reason in (None, "abort", "error"):
             raise _RequestRefusedError("vLLM gave the request up")
@@ -221,25 +222,22 @@ class VllmEngine:
         )
         return text, list(self._tokenizer.encode(text, add_special_tokens=False))
 
-    def _sampling_params(self, request: Request, max_tokens: int) -> Any:
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
+    def _sampling_fields(self, request: Request, room: int) -> dict[str, Any]:
+        """Return the arguments of vLLM's SamplingParams; `room` is what the context leaves."""
         sampling = request.sampling
-        return SamplingParams(
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,  # 0 is no cut here too
-            min_p=sampling.min_p,
-            repetition_penalty=sampling.repetition_penalty,
-            presence_penalty=sampling.presence_penalty,
-            seed=request.seed,
-            stop=list(sampling.stop),
-            stop_token_ids=list(self._options.stop_token_ids),
-            max_tokens=max_tokens,
-            skip_special_tokens=False,  # a thought's markers are special tokens
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
+        return {
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k,  # 0 is no cut here too
+            "min_p": sampling.min_p,
+            "repetition_penalty": sampling.repetition_penalty,
+            "presence_penalty": sampling.presence_penalty,
+            "seed": request.seed,
+            "stop": list(sampling.stop),
+            "stop_token_ids": list(self._options.stop_token_ids),
+            "max_tokens": min(sampling.max_new_tokens, room),
+            "skip_special_tokens": False,  # a thought's markers are special tokens
+        }
 
     def _count_reasoning(self, thought: Thought, token_ids: Sequence[int]) -> int | None:
         """Return how many tokens the thought took, its closing marker included."""

@@ -127,7 +127,7 @@ class Opened:
     case: Case
 
     def run(self, coroutine: Any) -> Any:
-        return self.runner.run(asyncio.wait_for(coroutine, 120))
+        return self.runner.run(asyncio.wait_for(coroutine, 300))
 
     def complete(self, *requests: Request) -> list[Completion | Attempt]:
         results = self.run(complete_all(self.engine, requests))

@@ -21,7 +21,7 @@ import pytest
 from g4eval.engines.openai_http import OpenAIEngine, OpenAIOptions
 from g4eval.engines.vllm_local import VllmEngine
 from g4eval.engines.vllm_options import VllmOptions
-from g4eval.errors import StoreError
+from g4eval.errors import EngineError, StoreError
 from g4eval.records import Completion
 from g4eval.store.reader import RunReader
 from tests.conftest import cli_environment
@@ -236,7 +236,9 @@ def test_scores_of_vllm_and_its_server_are_those_of_transformers(
     expected_logprobs, expected_top = transformers_scores(model, ids, top_k=5)
 
     async def score() -> list[Any]:
-        async with open_local(model) as local:
+        async with open_local(model, max_logprobs=5) as local:
+            with pytest.raises(EngineError, match="with top_k 6"):
+                await local.score(ids, 6)
             return [await local.score(ids, 5), await remote_score(base_url, model.name, ids)]
 
     for scores in asyncio.run(score()):
