@@ -18,6 +18,7 @@ from g4eval.records import Json
 # From the narrowest to the widest: the first that holds all changes names the swap.
 GROUPS: dict[str, frozenset[str]] = {
     "kv_cache": frozenset({"kv_cache_dtype"}),
+    "precision": frozenset({"dtype", "kv_cache_dtype"}),  # the cache follows unless told otherwise
     "weights": frozenset({"weights_fingerprint", "quantization", "dtype", "model"}),
     "kernels": frozenset(
         {"attention_backend", "parallelism", "speculative_decoding", "dtype", "other"}

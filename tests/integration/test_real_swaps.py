@@ -54,7 +54,11 @@ def test_drift_ranks_real_swaps_and_the_gate_stops_the_broken_one(
         assert found.returncode == 0, found.stderr
         drifts[name] = json.loads(found.stdout)["kl"]["mean"]
     assert drifts["again"] == 0.0
-    assert 0 < drifts["bf16"] < drifts["q8"] < drifts["q3"]
+    # Which of the two small ones is smaller is no rule: the weights come from a 4-bit file, so
+    # 8 bits hardly touch them, and bfloat16 was seen to move more.
+    small = (drifts["bf16"], drifts["q8"])
+    assert 0 < min(small)
+    assert max(small) < 0.01 < 0.5 < drifts["q3"]
     broken = cli("gate", "base", "q3", "--uncalibrated")
     assert broken.returncode == 1
     assert "L2 drift: FAIL" in broken.stdout

@@ -24,7 +24,9 @@ def test_equal_engines_have_no_axis():
     [
         ({"quantization": "fp8", "weights_fingerprint": "bb", "model": "gemma-fp8"}, "weights"),
         ({"kv_cache_dtype": "fp8"}, "kv_cache"),
-        ({"dtype": "float32"}, "weights"),
+        ({"dtype": "float32"}, "precision"),
+        ({"dtype": "float32", "kv_cache_dtype": "float32"}, "precision"),
+        ({"dtype": "float32", "quantization": "fp8"}, "weights"),
         ({"attention_backend": "triton"}, "kernels"),
         ({"attention_backend": "triton", "parallelism": "tp2"}, "kernels"),
         ({"engine_version": "0.13"}, "engine"),
