@@ -197,8 +197,8 @@
       el("dl", { class: "meta" },
         fact("Outcome", WORDS[outcome] + (row.cut[place] ? ", truncated" : "")),
         fact("Target", texts.target === null ? null : typeof texts.target === "string" ? texts.target : JSON.stringify(texts.target)),
-        fact("Read", hidden ? null : entry.extraction ?? (entry.verdict ? null : "nothing")),
-        entry.lenient !== entry.extraction ? fact("Second reading", entry.lenient ?? "nothing") : null,
+        fact("Read", hidden || entry.verdict ? null : entry.extraction ?? "nothing"), // code is marked instead
+        entry.lenient !== entry.extraction && !entry.verdict ? fact("Second reading", entry.lenient ?? "nothing") : null,
         fact("Verdict", entry.verdict),
         fact("Stopped by", entry.stop === "length" ? "the token budget" : entry.stop === "stop" ? "itself" : entry.stop),
         fact("Tokens", row.task.tokens[row.i][place] === null ? null :
