@@ -17,6 +17,7 @@ from g4eval.sandbox.base import CodeJob, CodeTest, JobResult, Reading, Sandbox, 
 from g4eval.task.code_tests import read_tests
 
 _KEPT_PROBLEMS = 16  # their tests can be 10 MB each
+_SHOWN_OF_A_TEST = 400  # characters of a failed test that a grade keeps
 # Verdicts a fair judge may turn over; a time limit is one for any judge.
 _DISPUTABLE = (Verdict.WRONG_ANSWER, Verdict.RUNTIME_ERROR, Verdict.COMPILE_ERROR)
 
@@ -86,7 +87,7 @@ class CodeGrader:
             lenient_extraction=code,
             lenient_outcome=second,
             verdict=result.verdict.value,
-            details=_details(result),
+            details=_details(result) | _failed_test(job, result),
         )
 
     def example(self, sample: Sample, repeat: int, *, right: bool) -> str | None:  # noqa: ARG002  Grader
@@ -155,6 +156,18 @@ def _docker_sandbox() -> Sandbox:
     from g4eval.sandbox.docker_pool import DockerSandbox  # noqa: PLC0415  only if code is graded
 
     return DockerSandbox()
+
+
+def _failed_test(job: CodeJob, result: JobResult) -> dict[str, Json]:
+    """Return the test that failed, the last one that ran, shortened: for a reader of the run."""
+    if result.verdict is Verdict.ACCEPTED or not result.results:
+        return {}
+    test = job.tests[len(result.results) - 1]
+    return {"failed_test": {"input": _short(test.input), "expected": _short(test.output)}}
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN_OF_A_TEST else text[:_SHOWN_OF_A_TEST] + " …"
 
 
 def _details(result: JobResult) -> dict[str, Json]:

@@ -206,14 +206,16 @@ def _repeat_texts(row: StoredTexts, prompt: bytes | None) -> RepeatTexts:
 def _notes(details: Mapping[str, Json]) -> Iterator[str]:
     """Yield what a grader says of its reading, but for the tests, which have a table."""
     for name, value in details.items():
+        if name == "error" and "failed_test" in details:
+            continue
         if isinstance(value, str | int | float):
             yield str(value) if name in ("reason", "error") else f"{name.replace('_', ' ')} {value}"
 
 
 def _tests(details: Mapping[str, Json]) -> Iterator[JudgedTest]:
-    """Yield one row a test that ran; the texts of the one that failed, where the grader kept them.
+    """Yield one row a test that ran, with texts the one that failed: the last, as judging stops.
 
-    Judging stops at the first failure, so that is the last one.
+    What the program gave instead is the judge's own words.
     """
     verdicts = details.get("results", ())
     failed = details.get("failed_test", {})
@@ -223,5 +225,5 @@ def _tests(details: Mapping[str, Json]) -> Iterator[JudgedTest]:
             verdict=verdict,
             input=texts.get("input"),
             expected=texts.get("expected"),
-            got=texts.get("got"),
+            got=details.get("error") if texts else None,
         )

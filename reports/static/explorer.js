@@ -150,7 +150,7 @@
 
   // One sample
   const fact = (name, value) =>
-    value === null || value === undefined || value === "" ? null : el("div", {}, el("dt", {}, name), el("dd", {}, value));
+    value === null || value === undefined || value === "" ? null : el("div", {}, el("dt", {}, name), el("dd", {}, modelText.inline(String(value))));
 
   function block(title, note, isOpen, ...children) {
     return el("details", { class: "block", open: isOpen },
@@ -162,8 +162,8 @@
     const isPlain = ([verdict, ...texts]) => verdict === "AC" && texts.every((text) => text === null);
     const plain = entry.tests.filter(isPlain).length;
     const row = ([verdict, input, expected, got]) => el("tr", {},
-      el("td", { class: verdict === "AC" ? "AC" : "bad" }, verdict),
-      ...[input, expected, got].map((text) => el("td", {}, text ?? "\u2013")));
+      el("td", { class: verdict === "AC" ? "AC" : "bad" }, modelText.inline(verdict)),
+      ...[input, expected, got].map((text) => el("td", {}, modelText.inline(text ?? "\u2013"))));
     const accepted = el("tr", {}, el("td", { class: "AC" }, "AC"),
       el("td", { colspan: 3 }, `${count(plain)} test${plain === 1 ? "" : "s"} accepted`));
     return el("table", { class: "tests" },
@@ -174,6 +174,16 @@
   const gatedNote = () => el("div", { class: "gated" },
     "This task's authors ask that its questions are not published. Prompt, thought, answer and target are left out of this report; " +
     "g4eval report --include-gated writes one with them, for your own eyes.");
+
+  function promptBlock(prompt) {
+    const characters = prompt.reduce((sum, turn) => sum + turn.content.length, 0);
+    const turns = () => prompt.flatMap((turn) =>
+      [prompt.length > 1 ? el("h4", {}, modelText.inline(turn.role)) : "", modelText(turn.content)]);
+    const note = `${count(characters)} characters`;
+    return characters < 4000
+      ? block("Prompt", note, true, ...turns())
+      : lazy(block("Prompt", note, false), turns);
+  }
 
   function tryView(row, texts, place) {
     const entry = texts.repeats[place];
@@ -187,25 +197,22 @@
       el("dl", { class: "meta" },
         fact("Outcome", WORDS[outcome] + (row.cut[place] ? ", truncated" : "")),
         fact("Target", texts.target === null ? null : typeof texts.target === "string" ? texts.target : JSON.stringify(texts.target)),
-        fact("Read", hidden ? null : entry.extraction ?? (entry.verdict ? null : "nothing")),
-        entry.lenient !== entry.extraction ? fact("Second reading", entry.lenient ?? "nothing") : null,
+        fact("Read", hidden || entry.verdict ? null : entry.extraction ?? "nothing"), // code is marked instead
+        entry.lenient !== entry.extraction && !entry.verdict ? fact("Second reading", entry.lenient ?? "nothing") : null,
         fact("Verdict", entry.verdict),
         fact("Stopped by", entry.stop === "length" ? "the token budget" : entry.stop === "stop" ? "itself" : entry.stop),
         fact("Tokens", row.task.tokens[row.i][place] === null ? null :
           count(row.task.tokens[row.i][place]) + (entry.reasoningTokens ? `, ${count(entry.reasoningTokens)} of them thought` : "")),
         fact("Prompt", entry.promptTokens ? `${count(entry.promptTokens)} tokens` : null),
         fact("Time", entry.seconds ? `${entry.seconds.toFixed(1)} s` : null)),
-      ...(entry.notes ?? []).map((note) => el("p", { class: "hint" }, `The grader says: ${note}.`)),
+      ...(entry.notes ?? []).map((note) => el("p", { class: "hint" }, "The grader says: ", modelText.inline(note), ".")),
       hidden ? gatedNote() : null,
       row.task.gated && !hidden && !prompt.length
         ? el("p", { class: "hint" }, "Prompts and targets of gated tasks are not stored with a run.") : null,
-      prompt.length
-        ? block("Prompt", length(prompt.map((turn) => turn.content).join("")), prompt.every((turn) => turn.content.length < 4000),
-            ...prompt.flatMap((turn) => [prompt.length > 1 ? el("h4", {}, turn.role) : "", modelText(turn.content)]))
-        : null,
+      prompt.length ? promptBlock(prompt) : null,
       entry.reasoning
         ? lazy(block("Reasoning", entry.reasoningTokens ? `${count(entry.reasoningTokens)} tokens` : "", false),
-            () => modelText(g4eval.unpack(entry.reasoning)))
+            () => [modelText(g4eval.unpack(entry.reasoning))])
         : null,
       hidden ? null : block("Answer", answer ? length(answer) : "empty: nothing came after the thought", true,
         answer ? modelText(answer, entry.extraction) : ""),
@@ -215,7 +222,7 @@
 
   // Long texts are put into the page when they are unfolded.
   function lazy(details, make) {
-    details.addEventListener("toggle", () => details.append(make()), { once: true });
+    details.addEventListener("toggle", () => details.append(...make()), { once: true });
     return details;
   }
 

@@ -4,7 +4,8 @@
 const modelText = (() => {
   const { el } = g4eval;
   const FIRST = 200_000; // characters shown at first, and at each "show more"
-  const NAMED = 500; // hidden characters named one by one in a piece; the rest become one sign
+  const NAMED = 500; // hidden characters named one by one in a piece; the rest become SIGN
+  const SIGN = "\u00a4"; // in the page's own font: a sign from another font makes long texts slow
   const HIDDEN =
     /([\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2064\u2066-\u206f\ufeff]|\p{Surrogate})\1*/gu;
   const NAMES = {
@@ -33,7 +34,7 @@ const modelText = (() => {
       start = match.index + match[0].length;
     }
     const rest = text.slice(start);
-    parent.append(named > NAMED ? rest.replace(HIDDEN, "\ufffd") : rest);
+    parent.append(named > NAMED ? rest.replace(HIDDEN, SIGN) : rest);
   }
 
   // Where the extraction stands: in the last box, else after the last "answer", else its last place.
@@ -83,7 +84,7 @@ const modelText = (() => {
     }
   }
 
-  return (text, extraction = null) => {
+  function block(text, extraction = null) {
     const box = el("div", { class: "model-text", dir: "ltr" });
     const codes = codeRanges(text);
     const mark = findExtraction(text, extraction);
@@ -101,5 +102,14 @@ const modelText = (() => {
     }
     show();
     return box;
-  };
+  }
+
+  // A short text inside a line or a cell.
+  function inline(text) {
+    const box = el("span", { class: "inline-text", dir: "ltr" });
+    append(box, text);
+    return box;
+  }
+
+  return Object.assign(block, { inline });
 })();

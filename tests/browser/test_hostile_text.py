@@ -100,6 +100,10 @@ def test_turned_directions_are_named_and_turn_nothing(opened, tmp_path):
     box = page.locator("details:has-text('Reasoning') .model-text").last
     assert box.inner_text() == "user U+202Etxt.exeU+202C U+2066aU+2069 U+200F!"
     assert box.locator(".hidden-char >> nth=0").get_attribute("title") == "RIGHT-TO-LEFT OVERRIDE"
+    turned = page.evaluate(
+        "/[\\u202a-\\u202e\\u2066-\\u2069]/.test(document.querySelector('#detail').textContent)"
+    )
+    assert not turned  # nor in the extraction, the target, the notes and the tests
 
 
 def test_nul_bytes_control_characters_and_broken_surrogates_are_named(opened, tmp_path):
@@ -126,7 +130,7 @@ def test_many_hidden_characters_do_not_make_many_nodes(opened, tmp_path):
     page = show(opened, tmp_path, hostile_run("a\0b\x01" * 40_000))
     box = page.locator("details:has-text('Reasoning') .model-text").last
     assert box.locator(".hidden-char").count() <= 500
-    assert "\ufffd" in box.evaluate("node => node.textContent")
+    assert "a\u00a4b\u00a4" in box.evaluate("node => node.textContent")
 
 
 def test_a_hostile_sample_id_is_a_name_and_can_be_opened(opened, tmp_path):

@@ -19,7 +19,12 @@ PAGES = {
     "published": "published.html",
     "methods": "methods.html",
 }
-SIZES = {"wide": (1440, "light"), "narrow": (390, "light"), "dark": (1440, "dark")}
+SIZES = {
+    "wide": (1440, "light"),
+    "tablet": (800, "light"),
+    "narrow": (390, "light"),
+    "dark": (1440, "dark"),
+}
 SAMPLE = "#/aime26/aime2026-3/1"
 
 

@@ -107,6 +107,12 @@ def test_details_keep_what_a_reader_of_the_run_needs() -> None:
     assert got.details["results"] == ["AC"]
     assert got.details["near_limit"] == 1
     assert "tests" not in got.details
+    assert "failed_test" not in got.details
+
+
+def test_the_test_that_failed_is_kept_with_its_texts() -> None:
+    got, _ = grade("```\nWA WA\n```")
+    assert got.details["failed_test"] == {"input": "1", "expected": "6"}
 
 
 def test_two_tasks_share_one_sandbox_and_the_last_closes_it() -> None:
