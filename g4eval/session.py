@@ -7,7 +7,7 @@ one left; a run whose configuration differs is refused with the difference.
 import asyncio
 import platform
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,7 +23,7 @@ from g4eval.engines.base import (
     NotingEngine,
 )
 from g4eval.engines.choice import choose_engine
-from g4eval.errors import ConfigError, NotReadyError, SandboxError, UsageError, combined
+from g4eval.errors import ConfigError, NotReadyError, UsageError, combined
 from g4eval.graders.pool import GraderPool
 from g4eval.pipeline import RunPlan, TaskPlan, Watcher, graded_tasks, run_tasks, unanswered_requests
 from g4eval.planning import (
@@ -37,13 +37,10 @@ from g4eval.planning import (
 )
 from g4eval.preflight import check_engine
 from g4eval.profile import Profile
-from g4eval.sandbox.docker_pool import connect
-from g4eval.sandbox.image import image_exists, image_tag
 from g4eval.stats.summary import TaskSummary
 from g4eval.store.manifest import read_manifest, write_manifest
 from g4eval.store.reader import DATABASE, RunReader, find_run
 from g4eval.store.run_store import RunStore
-from g4eval.task.loader import get_tasks
 
 # What must not change between the sessions of a run, task by task.
 FIXED_IN_A_TASK = ("version", "prompt", "sampling", "settings", "text_sha256")
@@ -120,10 +117,6 @@ def prepare(
     plans: tuple[TaskPlan, ...] = ()
     missing: list[NotReadyError] = []
     try:
-        _check_judge(config)
-    except NotReadyError as error:
-        missing.append(error)
-    try:
         plans = plan_tasks(config, profile)
     except NotReadyError as error:
         missing.append(error)
@@ -134,19 +127,6 @@ def prepare(
     if missing:
         raise combined(missing)
     return plans, engine
-
-
-def _check_judge(config: RunConfig) -> None:
-    """Raise NotReadyError where a task's answers are programs and no sandbox can run them."""
-    tasks = get_tasks(config.tasks, config.tasks_dir)
-    if config.allow_ungraded or all(task.spec.grader != "code" for task in tasks):
-        return
-    with closing(connect()) as client:
-        if not image_exists(client):
-            raise SandboxError(
-                f"there is no image {image_tag()!r} to judge programs in",
-                hint="g4eval doctor --build-sandbox, or --allow-ungraded to judge them later",
-            )
 
 
 def make_engine(

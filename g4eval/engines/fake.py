@@ -124,9 +124,9 @@ class FakeEngine:
         number = len(in_flight)
         while in_flight:
             finish, _, started, request = heapq.heappop(in_flight)
-            await asyncio.sleep(
-                max(0.0, finish - time.time()) if self._options.delay_seconds else 0
-            )
+            pause = finish - time.time()
+            if pause > 0 or done % REQUESTS_PER_TURN == 0:
+                await asyncio.sleep(max(0.0, pause))
             if self._options.stop_after is not None and done >= self._options.stop_after:
                 raise EngineError(
                     f"engine fake stopped after {done} requests, as engine.stop_after asks",

@@ -36,6 +36,8 @@ def parse_value(text: str) -> Fraction | None:
     """
     if len(text) > MAX_CHARACTERS:
         return None
+    if text.isascii() and text.isdigit():
+        return Fraction(int(text))
     last_side = _unwrap(text).rpartition("=")[2]
     for candidate in (last_side, _WORDS.sub(" ", last_side)):
         tokens = _tokens(_SPACING.sub(" ", _THOUSANDS.sub("", candidate)))

@@ -13,6 +13,7 @@ _NUMBER = re.compile(
 _STATING_WORDS = ("answer", "result", "total", "value")
 _STATED = re.compile(r"[a-z]+\b[^\n0-9]{0,40}?(-?[0-9][0-9,]*(?:\.[0-9]+)?)")
 MAX_STATEMENTS = 50  # so many stating words are looked at, from the end
+STATED_WITHIN = 4000  # characters of the end
 
 # openai/simple-evals, common.py: ANSWER_PATTERN_MULTICHOICE; its first match counts.
 _SIMPLE_EVALS = re.compile(r"answer[ \t]*:[ \t]*\$?([A-D])\$?", re.IGNORECASE)
@@ -102,7 +103,7 @@ def last_number(text: str) -> str | None:
 
 def last_stated_number(text: str) -> str | None:
     """Return the number after the last "answer ..." phrase; None without one."""
-    lowered = text.lower()
+    lowered = text[-STATED_WITHIN:].lower()
     end = len(lowered)
     for _ in range(MAX_STATEMENTS):
         end = max(lowered.rfind(word, 0, end) for word in _STATING_WORDS)

@@ -26,14 +26,17 @@ class IntegerGrader:
         boxed = last_boxed(text)
         extraction = boxed if boxed is not None else last_number(text)
         lenient = last_stated_number(text) or extraction
+        outcome = _outcome(extraction, sample.target)
         return Grade(
             key=completion.key,
             grader=self.name,
             grader_version=self.version,
-            outcome=_outcome(extraction, sample.target),
+            outcome=outcome,
             extraction=extraction or None,
             lenient_extraction=lenient or None,
-            lenient_outcome=_outcome(lenient, sample.target),
+            lenient_outcome=outcome
+            if lenient == extraction
+            else _outcome(lenient, sample.target),
             details={"reading": "last_number" if boxed is None else "box"} if extraction else {},
         )
 

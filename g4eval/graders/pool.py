@@ -11,7 +11,7 @@ import inspect
 import os
 import resource
 import signal
-from asyncio import TaskGroup
+from asyncio import FIRST_COMPLETED, TaskGroup
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -30,7 +30,8 @@ from g4eval.graders.base import GRADERS, Grader, grade_completion, no_answer, un
 from g4eval.records import Completion, Grade, Sample, Thought
 from g4eval.task.loader import Task, load_plugin
 
-BATCH = 32  # completions a worker takes at a time
+BATCH = 64  # completions a worker takes at a time, at most
+SECONDS_PER_BATCH = 0.01  # to wait for a fuller one
 QUEUE = 512  # completions waiting; beyond it they are graded from the store
 SECONDS_PER_GRADE = 10.0
 GRACE_SECONDS = 20.0  # on top, before a worker that doesn't answer is killed
@@ -147,7 +148,7 @@ class GraderPool:
 
     async def grade_batch(self, task: GradedTask, completions: list[Completion]) -> list[Grade]:
         """Grade in a worker; one that hangs or dies is found by grading each alone."""
-        pairs = [(task.samples[c.sample_id], _text_only(c)) for c in completions]
+        pairs = [(task.samples[c.sample_id], c) for c in completions]
         executor = self._running_executor()
         try:
             future = executor.submit(_grade_pairs, task.grader, pairs)
@@ -207,7 +208,7 @@ class Grading:
         """Queue a stored completion for grading; one too many is graded later from the store."""
         queue = self._queues.get(completion.task_id)  # None: a task that nothing here can judge
         if queue is not None and not queue.full():
-            queue.put_nowait(completion)
+            queue.put_nowait(_text_only(completion))
 
     async def finish(self) -> None:
         """Wait for what is queued, then grade what the store has and the queue dropped."""
@@ -225,6 +226,8 @@ class Grading:
         most = 1 if _is_async(self._graders[task_id]) else BATCH
         while True:
             batch = [await waiting.get()]
+            if most > 1 and len(batch) < waiting.qsize() + 1 < most:
+                await asyncio.sleep(SECONDS_PER_BATCH)  # a fuller batch costs less
             while len(batch) < most and not waiting.empty():
                 batch.append(waiting.get_nowait())
             await self._grade(task_id, batch)
@@ -234,18 +237,23 @@ class Grading:
     async def _grade_stored(self, last_rows: Mapping[str, int], *, retry: bool) -> None:
         """Grade from the store, page by page, what lacks a grade up to these rows."""
         for task_id, grader in self._graders.items():
-            after, last = 0, last_rows[task_id]
-            width = _concurrency(grader, self._pool)
             size = 1 if _is_async(grader) else BATCH
-            while page := self._store.ungraded(
-                task_id, grader.name, grader.version, after=after, retry=retry, limit=width * size
-            ):
-                after = page[-1][0]
-                completions = [c for row, c in page if row <= last]
-                batches = [completions[i : i + size] for i in range(0, len(completions), size)]
-                await asyncio.gather(*(self._grade(task_id, batch) for batch in batches))
-                if after >= last:
+            under_way: set[asyncio.Task[None]] = set()
+            after, last = 0, last_rows[task_id]
+            while after < last:
+                page = self._store.ungraded(
+                    task_id, grader.name, grader.version, after=after, retry=retry, limit=size
+                )
+                if not page:
                     break
+                after = page[-1][0]
+                batch = [_text_only(c) for row, c in page if row <= last]
+                under_way.add(asyncio.create_task(self._grade(task_id, batch)))
+                if len(under_way) > _concurrency(grader, self._pool):  # one waits, none idles
+                    done, under_way = await asyncio.wait(under_way, return_when=FIRST_COMPLETED)
+                    for task in done:
+                        task.result()
+            await asyncio.gather(*under_way)
 
     async def _grade(self, task_id: str, completions: list[Completion]) -> None:
         task, grader = self._pool.tasks[task_id], self._graders[task_id]

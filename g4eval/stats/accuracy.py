@@ -136,5 +136,6 @@ def _interval_super(
     if counts.max() == 1:
         return wilson(float(correct.sum()), int(counts.size))
     error = se_super(correct, counts)
-    assert error is not None
+    if not error:  # all samples alike: that says little about others
+        return wilson(value * counts.size, int(counts.size))
     return student(value, error, int(counts.size - 1), "t, samples like these")

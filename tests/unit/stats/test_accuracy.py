@@ -55,6 +55,13 @@ def test_one_sample_has_no_error_for_samples_like_it() -> None:
     assert result.se_fixed == pytest.approx(0.25)
 
 
+def test_samples_that_are_all_alike_leave_room_for_others() -> None:
+    interval = estimate(rows(["11"] * 30)).interval_super
+    assert interval is not None
+    assert interval.low == pytest.approx(0.88649, abs=6e-6)
+    assert interval.high == 1.0
+
+
 def test_ungraded_is_left_out_of_the_score_and_counted() -> None:
     result = estimate(rows(["11", "1?", "00"]), n_missing=2)
     assert result.value == pytest.approx(2 / 3)
