@@ -103,7 +103,7 @@ def render_request(task_plan: TaskPlan, plan: RunPlan, sample: Sample, repeat: i
             "sample_id": sample.sample_id,
             "repeat": repeat,
             "prompt": prompt_hash(messages),
-            "sampling": _as_json(task_plan.sampling),
+            "sampling": _sampling_hash(task_plan.sampling),
             "seed": seed,
             "engine": plan.engine_fingerprint,
         }
@@ -150,5 +150,5 @@ def graded_tasks(plan: RunPlan) -> list[GradedTask]:
 
 
 @lru_cache(maxsize=64)
-def _as_json(sampling: SamplingParams) -> dict[str, Any]:
-    return sampling.model_dump(mode="json")
+def _sampling_hash(sampling: SamplingParams) -> str:
+    return sha256_json(sampling.model_dump(mode="json"))

@@ -50,7 +50,7 @@ def split_reasoning(raw_text: str, *, starts_inside: bool = False) -> SplitText:
         The visible text, the reasoning (None where no marker stands), and whether the last thought
         was closed. A closing marker without an opener closes a thought that the prompt opened.
     """
-    markers = list(_MARKER.finditer(raw_text))
+    markers = list(_MARKER.finditer(raw_text)) if "<" in raw_text else []
     if not markers and not starts_inside:
         text = _LABEL.sub("", raw_text, count=1) if _LABEL.match(raw_text) else raw_text
         return SplitText(text=_without_end_tokens(text), reasoning=None, thought=Thought.NONE)

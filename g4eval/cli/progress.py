@@ -18,6 +18,7 @@ from g4eval.store.reader import RunReader
 
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_BETWEEN_FRAMES = 0.2
+EVENTS_BETWEEN_LOOKS = 16  # at the clock
 
 log = logging.getLogger("g4eval")
 
@@ -50,7 +51,7 @@ class ProgressReporter:
         self._begun = self._shown_at = time.monotonic()
         self._total = sum(todo.values())
         self._completed = self._failed = self._tokens = self._truncated = 0
-        self._right = self._graded = 0
+        self._right = self._graded = self._events = 0
         self.note(_forecast(todo, done, store))
         if self._total and self._console.is_terminal:
             self._live = Live(console=self._console, auto_refresh=False, transient=True)
@@ -81,6 +82,9 @@ class ProgressReporter:
                 self._graded += event.outcome is not Outcome.UNGRADED
                 self._right += event.outcome is Outcome.CORRECT
                 log.debug("graded %s: %s", event.key[:12], event.outcome)
+        self._events += 1
+        if self._live is None and self._events % EVENTS_BETWEEN_LOOKS:
+            return
         pause = SECONDS_BETWEEN_FRAMES if self._live else SECONDS_BETWEEN_LINES
         if time.monotonic() - self._shown_at > pause:
             self._show()

@@ -34,9 +34,7 @@ class IntegerGrader:
             outcome=outcome,
             extraction=extraction or None,
             lenient_extraction=lenient or None,
-            lenient_outcome=outcome
-            if lenient == extraction
-            else _outcome(lenient, sample.target),
+            lenient_outcome=outcome if lenient == extraction else _outcome(lenient, sample.target),
             details={"reading": "last_number" if boxed is None else "box"} if extraction else {},
         )
 

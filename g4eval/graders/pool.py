@@ -31,8 +31,9 @@ from g4eval.records import Completion, Grade, Sample, Thought
 from g4eval.task.loader import Task, load_plugin
 
 BATCH = 64  # completions a worker takes at a time, at most
+BATCHES_PER_WORKER = 3  # under way at once, so that a worker never waits for the next
 SECONDS_PER_BATCH = 0.01  # to wait for a fuller one
-QUEUE = 512  # completions waiting; beyond it they are graded from the store
+QUEUE = 2048  # visible texts waiting; beyond it they are graded from the store
 SECONDS_PER_GRADE = 10.0
 GRACE_SECONDS = 20.0  # on top, before a worker that doesn't answer is killed
 WORKER_MEMORY_BYTES = 4 * 2**30
@@ -280,7 +281,9 @@ def _is_async(grader: Grader | AsyncGrader) -> bool:
 
 
 def _concurrency(grader: Grader | AsyncGrader, pool: GraderPool) -> int:
-    return cast("AsyncGrader", grader).concurrency if _is_async(grader) else pool.workers
+    if _is_async(grader):
+        return cast("AsyncGrader", grader).concurrency
+    return BATCHES_PER_WORKER * pool.workers
 
 
 async def _grade_async(grader: AsyncGrader, sample: Sample, completion: Completion) -> Grade:

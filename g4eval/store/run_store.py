@@ -1,8 +1,8 @@
 """Write a run folder: SQLite, append-only, resumable, one process at a time.
 
-One thread writes; it commits every 64 rows or 100 ms, whichever comes first. What is committed
-survives `kill -9`. `StoreError` from any method means that nothing more will be written; what was
-committed before is there.
+One thread writes; it commits every 64 completions or 100 ms, whichever comes first. What is
+committed survives `kill -9`. `StoreError` from any method means that nothing more will be written;
+what was committed before is there.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -25,8 +26,10 @@ from g4eval.records import Attempt, Completion, Grade, Message, Request, Sample
 from g4eval.store import schema
 from g4eval.store.reader import DATABASE, RunReader
 
-ROWS_PER_COMMIT = 64
+COMPLETIONS_PER_COMMIT = 64
+ROWS_PER_COMMIT = 256  # of all kinds
 SECONDS_PER_COMMIT = 0.1
+PAGES_PER_CHECKPOINT = 8192  # 32 MB: each one waits for the disk
 QUEUE_ROWS = 1024  # rows waiting to be written, before add_* waits
 
 _INSERT_COMPLETION = (
@@ -60,7 +63,7 @@ class RunStore(RunReader):
         super().__init__(folder)
         self._prompt_hashes: dict[str, str] = {}  # request key -> prompt, of what is in flight
         self._last_prompt = ""
-        self._session = [time.time(), 0, 0]  # started, completions, tokens
+        self._session = _Session()
 
     def __exit__(
         self,
@@ -79,13 +82,13 @@ class RunStore(RunReader):
 
     def close(self) -> None:
         """Write what is waiting, note the session, release the lock."""
-        started, completions, tokens = self._session
+        session = self._session
         try:
-            if completions:
+            if session.completions:
                 self._writer.put(
                     "INSERT INTO sessions (started_at, ended_at, completions, completion_tokens) "
                     "VALUES (?, ?, ?, ?)",
-                    (started, time.time(), completions, tokens),
+                    (session.started, session.ended, session.completions, session.tokens),
                 )
             super().close()  # first: the last connection to close leaves one file
             self._writer.close()
@@ -119,6 +122,7 @@ class RunStore(RunReader):
 
     def expect_prompt(self, key: str, messages: tuple[Message, ...], *, gated: bool) -> None:
         """Note the prompt of the completion that will be added under `key`."""
+        self._session.started = self._session.started or time.time()
         hashed = prompt_hash(messages)
         if hashed != self._last_prompt:  # the repeats of a sample come one after the other
             self._last_prompt = hashed
@@ -127,8 +131,8 @@ class RunStore(RunReader):
 
     async def add_completion(self, completion: Completion) -> None:
         """Store a completion; waits only while the writer is far behind."""
-        self._session[1] += 1
-        self._session[2] += completion.completion_tokens or 0
+        self._session.completions += 1
+        self._session.tokens += completion.completion_tokens or 0
         hashed = self._prompt_hashes.pop(completion.key, None)
         await self._put(_INSERT_COMPLETION, (completion, hashed))
 
@@ -151,6 +155,17 @@ class RunStore(RunReader):
         while self._writer.waiting > QUEUE_ROWS:
             await asyncio.sleep(0.002)
         self._writer.put(sql, values)
+        self._session.ended = time.time()
+
+
+@dataclass(slots=True)
+class _Session:
+    """What this process has done with the run."""
+
+    started: float = 0.0  # as the first request went out
+    ended: float = 0.0  # as the last completion, failure or grade came in
+    completions: int = 0
+    tokens: int = 0
 
 
 class _Writer:
@@ -163,6 +178,7 @@ class _Writer:
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.execute(f"PRAGMA wal_autocheckpoint = {PAGES_PER_CHECKPOINT}")
         self._db.executescript(schema.SCHEMA)
         self._db.execute(
             "INSERT OR IGNORE INTO meta VALUES ('schema_version', ?)", (schema.SCHEMA_VERSION,)
@@ -221,8 +237,9 @@ class _Writer:
     def _next_batch(self) -> tuple[list[_Statement], list[threading.Event], bool]:
         """Gather statements for one commit; an event or the end closes the batch early."""
         batch: list[_Statement] = []
+        completions = 0
         deadline: float | None = None
-        while len(batch) < ROWS_PER_COMMIT:
+        while len(batch) < ROWS_PER_COMMIT and completions < COMPLETIONS_PER_COMMIT:
             try:
                 timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
                 item = self._queue.get(timeout=timeout)
@@ -233,6 +250,7 @@ class _Writer:
             if isinstance(item, threading.Event):
                 return batch, [item], False
             batch.append(item)
+            completions += item[0] is _INSERT_COMPLETION
             deadline = deadline or time.monotonic() + SECONDS_PER_COMMIT
         return batch, [], False
 

@@ -7,7 +7,9 @@ SQLite tool can read outcomes and counts. docs/store.md explains the tables.
 import json
 import threading
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 import zstandard
@@ -61,6 +63,10 @@ GRADE_COLUMNS = (
 )
 
 _codec = threading.local()
+# Quicker than Outcome(value) and the like.
+_OUTCOMES = {outcome.value: outcome for outcome in Outcome}
+STOP_REASONS = {reason.value: reason for reason in StopReason}
+THOUGHTS = {thought.value: thought for thought in Thought}
 
 
 def pack_text(text: str) -> bytes:
@@ -178,13 +184,19 @@ def row_grade(row: Sequence[Any]) -> Grade:
         key=row[0],
         grader=row[1],
         grader_version=row[2],
-        outcome=Outcome(row[3]),
+        outcome=_OUTCOMES[row[3]],
         extraction=row[4],
         lenient_extraction=row[5],
-        lenient_outcome=None if row[6] is None else Outcome(row[6]),
+        lenient_outcome=None if row[6] is None else _OUTCOMES[row[6]],
         verdict=row[7],
-        details={} if row[8] == "{}" else json.loads(row[8]),
+        details=dict(_details(row[8])),
     )
+
+
+@lru_cache(maxsize=1024)
+def _details(text: str) -> Mapping[str, Any]:
+    """Return a grade's details, read-only: most grades of a task share a few."""
+    return MappingProxyType(json.loads(text))
 
 
 def pack_messages(messages: Sequence[Message]) -> bytes:

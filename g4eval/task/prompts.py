@@ -46,6 +46,7 @@ def _render(folder: Path, name: str, fields: Mapping[str, Json], *, task_id: str
 def _template(folder: Path, name: str) -> Template:
     path = folder / name
     environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+    environment.globals.clear()  # a prompt is made of its sample's fields alone
     try:
         return environment.from_string(path.read_text(encoding="utf-8"))
     except TemplateSyntaxError as error:

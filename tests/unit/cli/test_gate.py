@@ -15,7 +15,8 @@ def make(cli: Cli, run_id: str, seed: int, accuracy: float, *more: str) -> None:
     result = cli(
         *RUN, "--run-id", run_id, "--seed", str(seed), "--set", f"engine.accuracy={accuracy}", *more
     )
-    assert result.returncode == 0, result.stderr
+    # 5: requests that were to fail are unanswered, and the run is there all the same
+    assert result.returncode == (5 if "engine.failed_share=0.1" in more else 0), result.stderr
 
 
 def policy(tmp_path: Path, text: str = "margin_pt: 15\n") -> str:
