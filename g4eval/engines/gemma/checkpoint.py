@@ -18,7 +18,8 @@ from g4eval.engines.gemma.config import GemmaConfig, parse_config
 from g4eval.engines.gemma.gguf_file import GgufSource
 from g4eval.engines.gemma.safetensors_file import SafetensorsSource
 from g4eval.engines.gemma.tokenizer import TextCodec, read_tokenizer, tokenizer_of_gguf
-from g4eval.engines.model_files import find_model, model_files, user_cache_dir
+from g4eval.engines.model_files import find_model
+from g4eval.engines.weights_fingerprint import user_cache_dir
 from g4eval.errors import EngineError, MissingExtraError
 
 # Models that a Python package carries: the name for --model, and the package.
@@ -45,11 +46,6 @@ class Checkpoint:
         else:
             tokenizer = read_tokenizer(self.path)
         return TextCodec(tokenizer, self.config, where=self.path)
-
-    @property
-    def files(self) -> list[Path]:
-        """The files that decide what the model says."""
-        return model_files(self.path)
 
 
 def open_checkpoint(model: str, device: torch.device) -> Checkpoint:

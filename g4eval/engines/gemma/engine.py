@@ -28,7 +28,7 @@ from g4eval.engines.gemma.scheduler import Generation, Scheduler
 from g4eval.engines.gemma.scoring import score_tokens
 from g4eval.engines.gemma.stopping import StopRule
 from g4eval.engines.gemma.weights import load_model, weight_bytes
-from g4eval.engines.model_files import weights_fingerprint
+from g4eval.engines.weights_fingerprint import fingerprint_weights
 from g4eval.errors import ConfigError, EngineError
 from g4eval.records import Attempt, Completion, Request, StopReason, TokenScores
 from g4eval.responses import build_completion
@@ -157,7 +157,7 @@ class GemmaEngine:
             free_bytes=free,
             where=checkpoint.path,
         )
-        fingerprint = options.weights_fingerprint or weights_fingerprint(checkpoint.files)
+        fingerprint = options.weights_fingerprint or fingerprint_weights(checkpoint.path)
         try:
             model = load_model(checkpoint.config, checkpoint.source, device, dtype)
         except torch.OutOfMemoryError as error:
