@@ -7,11 +7,10 @@ import sys
 import pytest
 
 from g4eval.config import RunConfig
-from g4eval.errors import SandboxError
-from g4eval.graders.base import GRADERS, Grader, grade_completion
+from g4eval.errors import NotReadyError
+from g4eval.graders.base import GRADERS, grade_completion
 from g4eval.planning import plan_tasks
 from g4eval.records import Completion, Outcome, StopReason
-from g4eval.registry import Registry
 from g4eval.task.code_tests import read_tests
 from g4eval.task.datasets import load_samples
 from tests.tasks.conftest import bundled_task
@@ -82,9 +81,16 @@ def test_the_solutions_of_demo_code_pass_their_tests():
 
 
 def test_a_code_task_is_refused_before_generation_where_nothing_can_judge_it(monkeypatch):
-    graders = Registry[Grader]("grader", {"choice": "g4eval.graders.choice:ChoiceGrader"})
-    monkeypatch.setattr("g4eval.planning.GRADERS", graders)
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
     config = RunConfig(tasks=("demo_choice", "demo_code"), engine="fake")
-    with pytest.raises(SandboxError, match="demo_code: the answers are programs") as caught:
+    with pytest.raises(NotReadyError, match="demo_code: its answers are programs") as caught:
         plan_tasks(config, None)
     assert caught.value.exit_code == 5
+    assert "--allow-ungraded" in (caught.value.hint or "")
+
+
+def test_a_code_task_is_generated_unjudged_where_that_is_asked_for(monkeypatch):
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    config = RunConfig(tasks=("demo_code",), engine="fake", allow_ungraded=True)
+    (plan,) = plan_tasks(config, None)
+    assert not plan.is_graded

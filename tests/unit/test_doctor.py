@@ -134,4 +134,4 @@ def test_building_the_sandbox_without_docker_is_refused(machine, monkeypatch, ca
     with pytest.raises(SystemExit) as leave:
         main()
     assert leave.value.code == 5
-    assert "sandbox" in capsys.readouterr().err
+    assert "docker" in capsys.readouterr().err.lower()
