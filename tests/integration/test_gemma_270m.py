@@ -18,7 +18,7 @@ from g4eval.engines.gemma.checkpoint import open_checkpoint  # noqa: E402
 from g4eval.engines.gemma.engine import GemmaEngine  # noqa: E402
 from g4eval.engines.gemma.scoring import log_probability_rows  # noqa: E402
 from g4eval.engines.gemma.weights import load_model  # noqa: E402
-from g4eval.engines.model_files import _hash_file  # noqa: E402
+from g4eval.engines.weights_fingerprint import _sha256  # noqa: E402
 from g4eval.records import Completion, Message, Request  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -50,7 +50,7 @@ def reference_folder(checkpoint):
 
 def test_the_file_is_the_one_whose_licence_we_show(checkpoint):
     expected = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
-    assert _hash_file(checkpoint.path) == expected
+    assert _sha256(checkpoint.path) == expected
 
 
 def test_real_text_scores_as_transformers_scores_it(checkpoint, token_ids, reference_folder):
