@@ -16,10 +16,20 @@ from g4eval.errors import ConfigError, nearest
 Model = TypeVar("Model", bound=BaseModel)
 
 
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without dates: `2024-08-01` is text, as it is in JSON."""
+
+
+_PlainLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 class SamplingParams(BaseModel):
     """How tokens are drawn. The defaults are what Google recommends for Gemma 3 and 4."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     temperature: float = Field(default=1.0, ge=0, le=10)  # 0: greedy
     top_p: float = Field(default=0.95, gt=0, le=1)  # 1: no cut
@@ -41,9 +51,9 @@ class RunConfig(BaseModel):
     engine: str = "auto"
     profile: str | None = None
     base_url: str | None = None
-    repeats: int | None = Field(default=None, ge=1)  # None: each task's own number
-    limit: int | None = Field(default=None, ge=1)  # None: all samples
-    seed: int = Field(default=0, ge=0)
+    repeats: int | None = Field(default=None, ge=1, strict=True)  # None: each task's own number
+    limit: int | None = Field(default=None, ge=1, strict=True)  # None: all samples
+    seed: int = Field(default=0, ge=0, strict=True)
     data_dir: Path | None = None
     tasks_dir: Path | None = None
     allow_partial_data: bool = False
@@ -77,8 +87,8 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
         if not equals or not key:
             raise ConfigError(f"{pair!r} is not KEY=VALUE", where="--set")
         try:
-            settings[key.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            settings[key.strip()] = yaml.load(text, _PlainLoader)  # noqa: S506  a SafeLoader
+        except (yaml.YAMLError, RecursionError, ValueError) as error:
             raise ConfigError(f"{text!r} can't be read as a value", where=f"--set {key}") from error
     return settings
 
@@ -110,10 +120,11 @@ def parse_model(
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping in a YAML file; raises ConfigError with the line for anything else."""
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        value = yaml.load(text, _PlainLoader)  # noqa: S506  a SafeLoader
     except OSError as error:
         raise ConfigError(f"can't be read: {error.strerror}", where=path) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"is not YAML: {_first_line(error)}", where=path) from error
     if not isinstance(value, dict):
         raise ConfigError(f"holds {type(value).__name__}, not a mapping of keys", where=path)

@@ -14,11 +14,12 @@ from g4eval.engines.base import EngineFacts
 from g4eval.errors import ConfigError, ImportLineError, nearest
 from g4eval.graders.pool import GraderPool
 from g4eval.jsonlines import read_json_lines
-from g4eval.pipeline import TaskPlan, graded_tasks, render_request
-from g4eval.planning import find_profile, plan_tasks
+from g4eval.pipeline import RunPlan, TaskPlan, graded_tasks, render_request
+from g4eval.planning import find_profile, plan_tasks, run_id_of
 from g4eval.records import Completion, Message
 from g4eval.responses import build_completion, parse_stop_reason
-from g4eval.session import OpenedRun, Reporter, open_run
+from g4eval.session import Reporter, open_run
+from g4eval.store.reader import DATABASE, RunReader
 
 FIELDS: Mapping[str, type | tuple[type, ...]] = {
     "sample_id": str,
@@ -31,6 +32,8 @@ FIELDS: Mapping[str, type | tuple[type, ...]] = {
     "target": str,
 }
 REQUIRED = ("sample_id", "text")
+MOST_REPEATS = 1_000_000
+MOST_TOKENS = 2**53
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +59,32 @@ async def import_session(task_id: str, path: Path, config: RunConfig, reporter: 
     if checked.ignored:
         reporter.note(f"keys that are ignored: {', '.join(checked.ignored)}")
     facts = _facts(config)
+    asked = RunPlan(tasks=(plan,), seed=config.seed, engine_fingerprint=facts.fingerprint)
+    folder = config.runs_dir / run_id_of(config, facts, (plan,), profile)
+    if (folder / DATABASE).is_file():
+        _refuse_other_texts(folder, path, asked, facts)
     with open_run(config, profile, (plan,), facts, is_generated=False) as run:
-        for line, completion, _ in _completions(path, plan, run, facts):
-            stored = run.store.completion(completion.key)
+        watch = reporter.start({task_id: checked.lines}, {task_id: 0}, run.store)
+        pool = GraderPool(graded_tasks(run.plan))
+        try:
+            async with pool.saving_to(run.store, watch) as grading:
+                for _, completion, messages in _completions(path, asked, facts):
+                    if not run.store.has_completion(completion.key):
+                        gated = plan.task.spec.gated
+                        run.store.expect_prompt(completion.key, messages, gated=gated)
+                        await run.store.add_completion(completion)
+                        grading.offer(completion)
+                    watch(completion)
+        finally:
+            reporter.stop()
+    return run.folder
+
+
+def _refuse_other_texts(folder: Path, path: Path, plan: RunPlan, facts: EngineFacts) -> None:
+    """Refuse a file that has another text for what the run has stored."""
+    with RunReader(folder) as run:
+        for line, completion, _ in _completions(path, plan, facts):
+            stored = run.completion(completion.key)
             if stored is not None and _answer(stored) != _answer(completion):
                 raise ImportLineError(
                     f"{completion.sample_id!r}, repeat {completion.repeat}, is stored with another "
@@ -66,22 +92,17 @@ async def import_session(task_id: str, path: Path, config: RunConfig, reporter: 
                     where=f"{path}:{line}",
                     hint="completions are never changed: import into another --run-id",
                 )
-        watch = reporter.start({task_id: checked.lines}, {task_id: 0}, run.store)
-        pool = GraderPool(graded_tasks(run.plan))
-        async with pool.saving_to(run.store, watch) as grading:
-            for _, completion, messages in _completions(path, plan, run, facts):
-                if not run.store.has_completion(completion.key):
-                    run.store.expect_prompt(completion.key, messages, gated=plan.task.spec.gated)
-                    await run.store.add_completion(completion)
-                    grading.offer(completion)
-                watch(completion)
-        reporter.stop()
-    return run.folder
 
 
 def check_lines(path: Path, plan: TaskPlan) -> CheckedFile:
     """Read a file through and refuse the first line that is off."""
-    known = {sample.sample_id for sample in plan.data.samples}
+    if path.exists() and not path.is_file():
+        raise ImportLineError(
+            "is not a regular file, and is read more than once",
+            where=path,
+            hint="save what comes through the pipe to a file",
+        )
+    known = {sample.sample_id for sample in plan.samples}
     first_line: dict[tuple[str, int], int] = {}
     ignored: dict[str, None] = {}
     for number, row in read_json_lines(path, error=ImportLineError):
@@ -89,7 +110,8 @@ def check_lines(path: Path, plan: TaskPlan) -> CheckedFile:
         _check_fields(row, plan, where)
         if row["sample_id"] not in known:
             raise ImportLineError(
-                f"{row['sample_id']!r} is not a sample of {plan.task.spec.id!r}",
+                f"{_quoted(row['sample_id'], plan)} is not a sample of {plan.task.spec.id!r} as it "
+                "is set here",
                 where=where,
                 hint=nearest(row["sample_id"], known) if len(known) < 10_000 else None,
             )
@@ -123,29 +145,38 @@ def _check_fields(row: Mapping[str, Any], plan: TaskPlan, where: str) -> None:
             raise ImportLineError(
                 f"{name} is of the wrong type: {type(value).__name__}", where=where
             )
-        if isinstance(value, int) and value < 0:
-            raise ImportLineError(f"{name} is {value}, below 0", where=where)
+        most = MOST_REPEATS if name == "repeat" else MOST_TOKENS
+        if isinstance(value, int) and not 0 <= value <= most:
+            raise ImportLineError(f"{name} is not between 0 and {most:,}", where=where)
+    word = row.get("stop_reason")
     try:
-        parse_stop_reason(row.get("stop_reason"))
+        parse_stop_reason(word)
     except ValueError as error:
-        raise ImportLineError(str(error), where=where) from error
+        said = str(error).replace(repr(word), _quoted(word, plan))
+        raise ImportLineError(said, where=where) from None
     allowed = plan.task.spec.import_targets
     if "target" in row and row["target"] not in allowed:
         raise ImportLineError(
-            f"target is {row['target']!r}"
+            f"target is {_quoted(row['target'], plan)}"
             + (f", not one of {', '.join(allowed)}" if allowed else ""),
             where=where,
             hint=None if allowed else f"{plan.task.spec.id} takes its targets from the data alone",
         )
 
 
+def _quoted(value: object, plan: TaskPlan) -> str:
+    """Show a value of a line; a gated task's line may hold its question anywhere."""
+    return "a value" if plan.task.spec.gated else repr(value)
+
+
 def _completions(
-    path: Path, plan: TaskPlan, run: OpenedRun, facts: EngineFacts
+    path: Path, plan: RunPlan, facts: EngineFacts
 ) -> Iterator[tuple[int, Completion, tuple[Message, ...]]]:
-    samples = {sample.sample_id: sample for sample in plan.data.samples}
+    (task_plan,) = plan.tasks
+    samples = {sample.sample_id: sample for sample in task_plan.samples}
     for number, row in read_json_lines(path, error=ImportLineError):
         sample = samples[row["sample_id"]]
-        request = render_request(plan, run.plan, sample, row.get("repeat", 0))
+        request = render_request(task_plan, plan, sample, row.get("repeat", 0))
         completion = build_completion(
             request,
             row["text"],

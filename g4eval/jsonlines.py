@@ -2,6 +2,7 @@ r"""Read and write JSON lines, split on `\n` alone: texts may hold U+2028 and ot
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -28,13 +29,15 @@ def read_json_lines(
                         f"holds {type(row).__name__}, not a JSON object", where=f"{path}:{number}"
                     )
                 yield number, row
-    except (OSError, EOFError) as cause:
-        reason = getattr(cause, "strerror", None) or str(cause)
-        raise error(f"can't be read: {reason}", where=path) from cause
-    except json.JSONDecodeError as cause:
-        raise error(f"is not JSON: {cause.msg}", where=f"{path}:{number}") from cause
     except UnicodeDecodeError as cause:
         raise error("is not UTF-8", where=f"{path}:{number + 1}") from cause
+    except json.JSONDecodeError as cause:
+        raise error(f"is not JSON: {cause.msg}", where=f"{path}:{number}") from cause
+    except (ValueError, RecursionError) as cause:  # numbers too long, brackets too deep
+        raise error("is no JSON that can be read", where=f"{path}:{number}") from cause
+    except (OSError, EOFError, zlib.error) as cause:
+        reason = getattr(cause, "strerror", None) or str(cause)
+        raise error(f"can't be read: {reason}", where=path) from cause
 
 
 def write_json_lines(stream: IO[str], rows: Iterable[dict[str, Any]]) -> None:
@@ -50,5 +53,5 @@ def write_json_lines(stream: IO[str], rows: Iterable[dict[str, Any]]) -> None:
 
 def _open(path: Path) -> IO[str]:
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8", newline="\n")
-    return path.open(encoding="utf-8", newline="\n")
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="\n")
+    return path.open(encoding="utf-8-sig", newline="\n")

@@ -1,7 +1,7 @@
 """THE MAIN PATH: task -> prompts -> engine -> completions -> grader -> store -> estimates.
 
-`run_tasks` is all of it. `g4eval run` builds its four arguments: the plan (`plan_tasks`), an engine
-(engines/), a pool of graders (graders/) and a store (store/). Everything else reads the store.
+`run_tasks` is all of it. session.py builds what it needs: the plan (planning.py), an engine
+(engines/), a pool of graders (graders/) and a store (store/). Reports and the gate read the store.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -88,6 +88,7 @@ def task_record(plan: TaskPlan, *, is_generated: bool) -> dict[str, Any]:
         "grader": spec.grader,
         "grader_version": grader.version,
         "prompt": plan.prompt,
+        "prompt_sha256": plan.task.prompt_sha256(plan.prompt),
         "prompt_source": spec.prompts[plan.prompt].source,
         "sampling": plan.sampling.model_dump(mode="json"),
         "repeats": plan.repeats,
@@ -200,7 +201,7 @@ def _plan_task(config: RunConfig, task: Task, profile: Profile | None) -> TaskPl
     settings = check_settings(config, task)
     spec = task.spec
     prompt = settings.pop("prompt", spec.prompt)
-    if prompt not in spec.prompts:
+    if not isinstance(prompt, str) or prompt not in spec.prompts:
         raise ConfigError(
             f"{prompt!r} is not a prompt of {spec.id!r}",
             where=f"--set {spec.id}.prompt",
@@ -208,7 +209,7 @@ def _plan_task(config: RunConfig, task: Task, profile: Profile | None) -> TaskPl
         )
     repeats = config.repeats or settings.pop("repeats", spec.repeats)
     settings.pop("repeats", None)
-    if not isinstance(repeats, int) or repeats < 1:
+    if not isinstance(repeats, int) or isinstance(repeats, bool) or repeats < 1:
         raise ConfigError(f"{repeats!r} is not 1 or more", where=f"--set {spec.id}.repeats")
     budget = settings.pop("max_new_tokens", None)
     data = load_samples(task, config.data_dir, allow_partial=config.allow_partial_data)

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from g4eval.errors import DataError
+from g4eval.errors import ConfigError, DataError
 from g4eval.graders.pool import GradedTask, GraderPool, GraderRef
 from g4eval.records import Completion, Grade, Sample
 from g4eval.store.run_store import RunStore
@@ -102,15 +102,34 @@ def _judgement(grade: Grade) -> tuple[object, ...]:
 
 
 def _samples(task: Task, store: RunStore, data_dir: Path | None) -> dict[str, Sample]:
-    """Return the task's samples from its data, else what the store itself keeps of them."""
+    """Return the task's samples from its data; where it isn't here, what the store keeps of them.
+
+    The store keeps targets alone, and none of a gated task: enough for graders that say so.
+    Raises DataError where samples of the run are missing, ConfigError for another task version.
+    """
+    stored = store.samples(task.spec.id)
+    version = store.tasks()[task.spec.id]["version"]
+    if version != task.spec.version:
+        raise ConfigError(
+            f"the run has version {version} of {task.spec.id!r}, and this is {task.spec.version}",
+            where=store.folder,
+            hint="grade it with the g4eval that made it, or run the task again",
+        )
     try:
         data = load_samples(task, data_dir, allow_partial=True)
     except DataError:
-        stored = store.samples(task.spec.id)
-        if task.spec.gated or not stored:
+        if task.spec.gated or not getattr(GraderRef.of(task).load(), "needs_only_targets", False):
             raise
         return {
             s.sample_id: Sample(sample_id=s.sample_id, target=s.target, groups=s.groups)
             for s in stored
         }
-    return {sample.sample_id: sample for sample in data.samples}
+    samples = {sample.sample_id: sample for sample in data.samples}
+    missing = [s.sample_id for s in stored if s.sample_id not in samples]
+    if missing:
+        raise DataError(
+            f"{len(missing)} samples of the run are not in the data, first {missing[0]!r}",
+            where=data.source,
+            hint="give the data that the run was made with",
+        )
+    return samples

@@ -5,10 +5,11 @@ one left; a run whose configuration differs is refused with the difference.
 """
 
 import asyncio
+import json
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,12 +39,12 @@ from g4eval.planning import (
 from g4eval.preflight import check_engine
 from g4eval.profile import Profile
 from g4eval.stats.summary import TaskSummary
-from g4eval.store.manifest import read_manifest, write_manifest
+from g4eval.store.manifest import write_manifest
 from g4eval.store.reader import DATABASE, RunReader, find_run
 from g4eval.store.run_store import RunStore
 
 # What must not change between the sessions of a run, task by task.
-FIXED_IN_A_TASK = ("version", "prompt", "sampling", "settings", "text_sha256")
+FIXED_IN_A_TASK = ("version", "prompt", "prompt_sha256", "sampling", "settings", "text_sha256")
 
 
 class Reporter(Protocol):
@@ -95,7 +96,7 @@ async def run_session(config: RunConfig, reporter: Reporter) -> FinishedRun:
                 count = await _reuse(run, config.reuse, config.runs_dir, facts)
                 reporter.note(f"{count} completions taken from {config.reuse}")
             todo = _count_unanswered(run)
-            total = {p.task.spec.id: len(p.samples) * p.repeats for p in plans}
+            total = {p.task.spec.id: len(p.samples) * p.repeats for p in run.plan.tasks}
             done = {task_id: total[task_id] - todo[task_id] for task_id in total}
             watch = reporter.start(todo, done, run.store)
             try:
@@ -180,19 +181,21 @@ def open_run(
         _refuse_differences(folder, run_id, identity, records)
     with RunStore(folder) as store:
         manifest = manifest_of(run_id, config, facts, identity)
+        manifest["platform"] = {"python": platform.python_version(), "system": platform.platform()}
+        if "manifest" in store.meta():
+            manifest["created"] = store.manifest()["created"]
+        # Into the store first, in one commit: the file is a copy of it for people.
+        store.set_meta({"run_id": run_id, "manifest": json.dumps(manifest)})
         stored = store.tasks()
-        if stored:
-            manifest["created"] = read_manifest(folder)["created"]
-        store.set_meta({"run_id": run_id, "engine": facts.engine, "model": facts.model})
+        grown = []
         for plan in plans:
             task_id = plan.task.spec.id
             record = _merged(stored.get(task_id), records[task_id])
             store.set_task(task_id, record, plan.samples, gated=plan.task.spec.gated)
-        manifest["tasks"] = store.tasks()
-        manifest["platform"] = {"python": platform.python_version(), "system": platform.platform()}
-        write_manifest(folder, manifest)
+            grown.append(replace(plan, repeats=record["repeats"]))
+        write_manifest(folder, store.manifest())
         fingerprint = facts.fingerprint
-        run_plan = RunPlan(tasks=plans, seed=config.seed, engine_fingerprint=fingerprint)
+        run_plan = RunPlan(tasks=tuple(grown), seed=config.seed, engine_fingerprint=fingerprint)
         yield OpenedRun(folder=folder, store=store, plan=run_plan)
 
 
@@ -207,10 +210,10 @@ def _refuse_differences(
     folder: Path, run_id: str, identity: Mapping[str, Any], records: Mapping[str, Any]
 ) -> None:
     with RunReader(folder) as run:
+        if "manifest" not in run.meta():
+            return  # nothing was planned before the first session ended
         stored = run.tasks()
-    if not stored:
-        return  # nothing was planned before the first session ended
-    there = read_manifest(folder).get("identity", {})
+        there = run.manifest().get("identity", {})
     differences = list(_differences(there, identity, ""))
     for task_id, record in records.items():
         for key in FIXED_IN_A_TASK:

@@ -3,6 +3,7 @@
 0 done; 2 to 5 as errors.py says; 70 for a bug of ours, a broken import included; 130 interrupted.
 """
 
+import errno
 import os
 import sys
 
@@ -19,11 +20,13 @@ def main() -> None:
     except KeyboardInterrupt:
         code = _interrupted()
     except SystemExit as leave:
-        code = leave.code
+        # click leaves with 1 where the reader of a pipe has gone: that is no error of ours.
+        code = 0 if leave.code == 1 else leave.code
     except BaseException as error:  # noqa: BLE001  whatever it is, the exit code is ours to settle
         code = _explain(error)
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BrokenPipeError:  # the reader has gone: that is no error of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code if isinstance(code, int) else OUR_BUG)
@@ -64,6 +67,8 @@ def _known(error: BaseException) -> tuple[int | None, str]:
 
     from g4eval.errors import G4EvalError
 
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return 5, f"the disk is full: {error.filename or 'nothing more can be written'}"
     if isinstance(error, G4EvalError):
         return error.exit_code, str(error)
     if isinstance(error, click.Abort):

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from g4eval.config import RunConfig, parse_config, parse_settings, read_yaml
+from g4eval.errors import ConfigError
 from g4eval.store.manifest import read_manifest
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -63,17 +64,35 @@ def config_of(
     """
     values: dict[str, Any] = {}
     if manifest is not None:
-        values.update(read_manifest(manifest).get("config", {}))
+        values.update(_config_of_manifest(manifest))
     if config_file is not None:
         values.update(read_yaml(config_file))
     given = {key: value for key, value in flags.items() if value not in (None, (), [])}
-    settings = {**values.get("set", {}), **parse_settings(given.pop("set", ()))}
+    settings = values.get("set", {})
+    if not isinstance(settings, Mapping):
+        raise ConfigError("set is not a mapping of KEY: VALUE", where=config_file or manifest)
+    settings = {**settings, **parse_settings(given.pop("set", ()))}
     values.update(given)
     if settings:
         values["set"] = settings
     values["runs_dir"] = runs_dir_or_default(values.get("runs_dir"))
     values["data_dir"] = data_dir_or_default(values.get("data_dir"))
     return parse_config(values, where=str(config_file or manifest or "the command line"))
+
+
+def _config_of_manifest(path: Path) -> dict[str, Any]:
+    """Return what made a run; raises ConfigError where it was imported, or is no manifest."""
+    manifest = read_manifest(path)
+    config = manifest.get("config")
+    if not isinstance(config, dict):
+        raise ConfigError("is no manifest of a run: it has no config", where=path)
+    if manifest.get("engine", {}).get("engine") == "import":
+        raise ConfigError(
+            "the run was imported, so no engine can make it again",
+            where=path,
+            hint="run its tasks with an engine of your own: g4eval run TASK --model …",
+        )
+    return config
 
 
 def print_json(value: Any) -> None:

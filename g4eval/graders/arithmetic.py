@@ -14,7 +14,7 @@ MAX_POWER_BITS = 4096
 
 _SPACING = re.compile(
     r"\\[,;:!> ]|\\(?:left|right|displaystyle|quad|qquad|bigl?|bigr?|Bigl?|Bigr?)(?![a-zA-Z])|[$~]"
-    r"|\\[()\[\]]|&nbsp;|[\u00a0\u2009\u202f*`\s]"
+    r"|\\[()\[\]]|&nbsp;|\*\*|[\u00a0\u2009\u202f`\s]"
 )
 _WRAPPER = re.compile(
     r"\\(?:text|textbf|textit|textrm|mathbf|mathrm|mathit|mathsf|boldsymbol|bm|mbox|emph|underline"
@@ -23,6 +23,7 @@ _WRAPPER = re.compile(
 _DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|°|\\%|%|\\\$")
 _THOUSANDS = re.compile(r"(?<=[0-9])(?:,|\{,\}|\\,|,\\!)(?=[0-9]{3}(?![0-9]))")
 _WORDS = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}(?:-[a-zA-Z]+)*(?![a-zA-Z{(^_])[.:]?")
+_MODULUS = re.compile(r"\(?\s*\\?p?mod\s*\{?\s*[0-9]+\s*\}?\s*\)?\s*\Z")
 _TOKEN = re.compile(
     r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+|\\(?:d|t|c)?frac|\\cdot|\\times|\\div|[-+*/^(){}]"
 )
@@ -38,8 +39,8 @@ def parse_value(text: str) -> Fraction | None:
         return None
     if text.isascii() and text.isdigit():
         return Fraction(int(text))
-    last_side = _unwrap(text).rpartition("=")[2]
-    for candidate in (last_side, _WORDS.sub(" ", last_side)):
+    last_side = _MODULUS.sub(" ", _unwrap(text).rpartition("=")[2])
+    for candidate in (last_side, _WORDS.sub(" ; ", last_side)):  # what stood apart stays apart
         tokens = _tokens(_SPACING.sub(" ", _THOUSANDS.sub("", candidate)))
         if tokens is not None:
             value = _Parser(tokens).parse()
@@ -61,7 +62,7 @@ def _unwrap(text: str) -> str:
 
 def _tokens(text: str) -> list[str] | None:
     """Return the tokens; None where something else stands between them or numbers touch."""
-    text = text.strip().rstrip(".,;").strip()
+    text = text.strip(" .,;")
     tokens: list[str] = []
     position = 0
     for match in _TOKEN.finditer(text):
@@ -120,8 +121,6 @@ class _Parser:
             elif symbol in ("/", "\\div"):
                 self._take()
                 value /= self._signed()
-            elif symbol in ("(", "{") or symbol.endswith("frac"):
-                value *= self._power()  # 2(3), 2{3}
             else:
                 raise _NotANumberError
         return value

@@ -153,8 +153,12 @@ class GraderPool:
         executor = self._running_executor()
         try:
             future = executor.submit(_grade_pairs, task.grader, pairs)
-            limit = SECONDS_PER_GRADE * len(pairs) + GRACE_SECONDS
-            return await asyncio.wait_for(asyncio.wrap_future(future), limit)
+            # Other batches may stand before this one.
+            limit = BATCHES_PER_WORKER * (SECONDS_PER_GRADE * len(pairs) + GRACE_SECONDS)
+            # Shielded: the executor's own thread can't bear a future that is cancelled under it.
+            grading = asyncio.wrap_future(future)
+            grading.add_done_callback(_hear)
+            return await asyncio.wait_for(asyncio.shield(grading), limit)
         except (TimeoutError, BrokenProcessPool) as error:
             self._stop(executor)
             if len(completions) > 1:
@@ -175,7 +179,7 @@ class GraderPool:
             return  # another batch has stopped it already
         self._executor = None
         processes = list((getattr(executor, "_processes", None) or {}).values())
-        executor.shutdown(wait=False, cancel_futures=True)
+        executor.shutdown(wait=False)  # what waits is told that the pool is broken
         for process in processes:
             process.kill()
 
@@ -268,6 +272,12 @@ class Grading:
         for grade in grades:
             await self._store.add_grade(grade)
             self._watch(grade)
+
+
+def _hear(future: "asyncio.Future[list[Grade]]") -> None:
+    """Take note of how a batch ended, whether or not anybody still waits for it."""
+    if not future.cancelled():
+        future.exception()
 
 
 async def _open(grader: Grader | AsyncGrader, stack: AsyncExitStack) -> Grader | AsyncGrader:

@@ -22,6 +22,7 @@ class StatedAnswerGrader:
     """Compares the stated answer with the target, a text, by the official rules."""
 
     name = "stated_answer"
+    needs_only_targets = True  # so a run can be graded again without its data
     version = 1
 
     def grade(self, sample: Sample, completion: Completion) -> Grade:

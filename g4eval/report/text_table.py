@@ -10,10 +10,15 @@ from dataclasses import asdict
 from typing import Any
 
 from g4eval.records import Estimate, Interval
-from g4eval.stats.summary import DUPLICATE_SHARE_WARNED, TaskSummary
+from g4eval.stats.summary import TaskSummary
 from g4eval.store.reader import RunReader
 
 SUSPECTS_PRINTED = 3  # of a task; --json has more
+# Repeats with the very text of another repeat of their sample, before that is a warning.
+DUPLICATE_SHARE_WARNED = 0.02
+DUPLICATE_SHARE_OF_SHORT_WARNED = 0.5
+LONG_ENOUGH_TO_DIFFER_TOKENS = 50
+
 HEADER = (
     "task",
     "score",
@@ -219,7 +224,10 @@ def _looks_unseeded(summary: TaskSummary) -> bool:
     if summary.plan["sampling"]["temperature"] == 0 or estimate.n_repeats < 2:
         return False
     extra = estimate.n_graded + estimate.n_ungraded - estimate.n_samples
-    return summary.audit.n_duplicates > DUPLICATE_SHARE_WARNED * max(1, extra)
+    share = summary.audit.n_duplicates / max(1, extra)
+    # Answers of a few tokens are often equal by chance.
+    long = (summary.mean_completion_tokens or 0) >= LONG_ENOUGH_TO_DIFFER_TOKENS
+    return share > (DUPLICATE_SHARE_WARNED if long else DUPLICATE_SHARE_OF_SHORT_WARNED)
 
 
 def _run_warnings(run: RunReader, manifest: Mapping[str, Any]) -> list[str]:

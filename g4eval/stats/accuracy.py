@@ -75,6 +75,16 @@ def se_fixed(correct: NDArray[np.int64], counts: NDArray[np.int64]) -> float | N
     return float(math.sqrt(per_sample.sum()) / counts.size)
 
 
+def _se_fixed_filled(correct: NDArray[np.int64], counts: NDArray[np.int64]) -> float:
+    """Return SE_fixed, the samples with one repeat given the mean variance of the others."""
+    p = correct / counts
+    several = counts > 1
+    s2 = np.zeros(counts.size)
+    s2[several] = (p * (1 - p) * counts)[several] / (counts[several] - 1)
+    s2[~several] = s2[several].mean()
+    return float(math.sqrt((s2 / counts).sum()) / counts.size)
+
+
 def se_super(correct: NDArray[np.int64], counts: NDArray[np.int64]) -> float | None:
     """Return the standard error for samples like these; None with fewer than two samples."""
     if counts.size < 2:
@@ -122,9 +132,9 @@ def _interval(
         return None
     if counts.max() == 1:
         return wilson(float(correct.sum()), int(counts.size))
-    error = se_fixed(correct, counts)
-    if error is None or counts.size <= HIERARCHICAL_MAX_SAMPLES:
+    if counts.size <= HIERARCHICAL_MAX_SAMPLES:
         return hierarchical(correct, counts)
+    error = _se_fixed_filled(correct, counts)
     return student(value, error, int(counts.sum() - counts.size), "t, fixed samples")
 
 

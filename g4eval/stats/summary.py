@@ -17,7 +17,6 @@ from g4eval.stats.pass_at_k import maj_at_k, mean_pass_at_k
 from g4eval.store.reader import RunReader, StoredRow
 
 SUSPECTS_SHOWN = 10
-DUPLICATE_SHARE_WARNED = 0.02  # of repeats with a text that another repeat of the sample has
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +80,7 @@ def _summarise_task(run: RunReader, task_id: str, plan: dict[str, Any]) -> TaskS
         plan=plan,
         estimate=estimate(scored, n_missing=len(failed)),
         splits={name: _split(scored, values) for name, values in groups.items() if any(values)},
-        pass_at={k: mean_pass_at_k(correct, counts, k) for k in range(1, counts.max(initial=0) + 1)}
+        pass_at={k: mean_pass_at_k(correct, counts, k) for k in range(1, _least(counts) + 1)}
         if "pass@k" in plan["metrics"]
         else {},
         maj_at=_maj_at(by_sample, counts) if "maj@k" in plan["metrics"] else {},
@@ -91,6 +90,11 @@ def _summarise_task(run: RunReader, task_id: str, plan: dict[str, Any]) -> TaskS
         is_partial=plan["data_is_partial"] or len(samples) < plan["n_selected"] or is_uneven,
         mean_completion_tokens=_mean(r.completion_tokens for r in rows),
     )
+
+
+def _least(counts: np.ndarray[Any, Any]) -> int:
+    """Return the repeats that every sample has: beyond them pass@k would be about a part."""
+    return int(counts.min()) if counts.size else 0
 
 
 def _scored(row: StoredRow, index: dict[str, int]) -> Scored:
@@ -154,7 +158,7 @@ def _vote(row: StoredRow) -> str | None:
 def _maj_at(
     by_sample: list[list[tuple[str | None, bool]]], counts: np.ndarray[Any, Any]
 ) -> dict[int, float]:
-    most = int(counts.max(initial=0))
+    most = _least(counts)
     sizes = [k for k in (1, 2, 4, 8, 16, 32, 64) if k < most] + ([most] if most else [])
     return {
         k: float(np.mean([maj_at_k(a, k, seed=i) for i, a in enumerate(by_sample) if len(a) >= k]))

@@ -15,6 +15,7 @@ from typing import Any, Self
 from g4eval.errors import StoreError, UsageError, nearest
 from g4eval.records import Completion, Grade, Message, Outcome, StopReason, Thought
 from g4eval.store import schema
+from g4eval.store.manifest import read_manifest
 
 DATABASE = "run.sqlite"
 
@@ -102,14 +103,11 @@ class RunReader:
         return dict(self._db.execute("SELECT name, value FROM meta"))
 
     def manifest(self) -> dict[str, Any]:
-        """Return manifest.json; raises StoreError where it can't be read."""
-        path = self.folder / "manifest.json"
-        try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise StoreError(f"the manifest can't be read: {error}", where=path) from error
-        assert isinstance(manifest, dict)
-        return manifest
+        """Return what the run is made of: manifest.json's content, as the store has it."""
+        meta = self.meta()
+        if "manifest" in meta:
+            return {**json.loads(meta["manifest"]), "tasks": self.tasks()}
+        return read_manifest(self.folder)
 
     def tasks(self) -> dict[str, dict[str, Any]]:
         """Return what was planned for each task, by task id in order."""
@@ -328,7 +326,11 @@ def _connect(folder: Path) -> sqlite3.Connection:
     if not path.is_file():
         raise StoreError("there is no run here", where=folder, hint="give the folder of a run")
     failure: sqlite3.Error | None = None
-    for options in ("mode=ro", "mode=ro&immutable=1"):  # the second: the folder is read-only
+    ways = ["mode=ro"]
+    log = path.with_name(f"{DATABASE}-wal")
+    if not (log.exists() and log.stat().st_size):
+        ways.append("mode=ro&immutable=1")  # a folder that can't be written, and nothing to recover
+    for options in ways:
         db = sqlite3.connect(f"{path.resolve().as_uri()}?{options}", uri=True)
         try:
             db.execute("SELECT 1 FROM meta").fetchone()

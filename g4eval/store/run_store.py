@@ -44,6 +44,8 @@ _INSERT_ATTEMPT = (
 )
 _INSERT_PROMPT = "INSERT OR IGNORE INTO prompts (prompt_hash, messages) VALUES (?, ?)"
 
+_DISK_ERRORS = (sqlite3.OperationalError, OSError)  # what a user can mend; the rest is ours
+
 _Statement = tuple[str, tuple[Any, ...]]
 
 
@@ -90,10 +92,12 @@ class RunStore(RunReader):
                     "VALUES (?, ?, ?, ?)",
                     (session.started, session.ended, session.completions, session.tokens),
                 )
-            super().close()  # first: the last connection to close leaves one file
-            self._writer.close()
         finally:
-            self._lock.close()
+            try:
+                super().close()  # first: the last connection to close leaves one file
+                self._writer.close()
+            finally:
+                self._lock.close()
 
     def set_meta(self, values: Mapping[str, str]) -> None:
         """Store facts of the run as a whole."""
@@ -214,6 +218,8 @@ class _Writer:
         self._check()
 
     def _check(self) -> None:
+        if self._error is not None and not isinstance(self._error, _DISK_ERRORS):
+            raise RuntimeError(f"the store refused a row: {self._error}") from self._error
         if self._error is not None:
             raise StoreError(
                 f"the run can't be written any more: {self._error}",

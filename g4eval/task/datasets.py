@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from g4eval.errors import DataError, MissingExtraError, TaskError
 from g4eval.fingerprint import canonical_json
@@ -25,6 +25,7 @@ from g4eval.task.loader import Task
 from g4eval.task.spec import SourceSpec
 
 TARGET_HASH_DIGITS = 16
+MAX_FIELD_CHARACTERS = 1 << 24  # of a CSV field; the csv module's own limit is 131,072
 AGAIN = "take the data from its source again, unchanged"
 
 
@@ -34,7 +35,7 @@ class Row(dict[str, Any]):
     def __missing__(self, column: str) -> Any:
         raise DataError(
             f"the column {column!r} is missing",
-            hint=f"columns present: {', '.join(sorted(self)) or 'none'}",
+            hint=f"columns present: {', '.join(sorted(map(str, self))) or 'none'}",
         )
 
 
@@ -150,8 +151,8 @@ def _file_rows(path: Path, source: SourceSpec) -> Iterable[Mapping[str, Any]]:
     if source.member is not None:
         return _archive_rows(path, source.member, source.password)
     if path.suffix == ".csv":
-        with path.open(encoding="utf-8", newline="") as stream:
-            return list(csv.DictReader(stream))
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            return _csv_rows(stream, str(path))
     return (row for _, row in read_json_lines(path, error=DataError))
 
 
@@ -177,12 +178,25 @@ def _archive_rows(path: Path, member: str, password: str | None) -> list[dict[st
             hint=AGAIN,
         ) from error
     if member.endswith(".csv"):
-        return list(csv.DictReader(io.StringIO(text, newline="")))
+        return _csv_rows(io.StringIO(text, newline=""), f"{path}:{member}")
     try:
         return [json.loads(line) for line in text.split("\n") if line.strip()]
     except ValueError:
         what = f"{member!r} in the archive is not JSON lines"
         raise DataError(what, where=path, hint=AGAIN) from None
+
+
+def _csv_rows(stream: IO[str], where: str) -> list[dict[str, Any]]:
+    """Read CSV with a header; raises DataError for what is none, quoting no row."""
+    csv.field_size_limit(MAX_FIELD_CHARACTERS)
+    try:
+        rows = list(csv.DictReader(stream))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f"is no CSV ({type(error).__name__})", where=where, hint=AGAIN) from None
+    longer = [number for number, row in enumerate(rows, 1) if None in row]
+    if longer:
+        raise DataError(f"row {longer[0]} has more fields than the header", where=where, hint=AGAIN)
+    return rows
 
 
 def _samples(

@@ -9,6 +9,7 @@ A family is a folder. Each `.yaml` file in it is a task; `plugin.py`, if there, 
     a grader class, named by `grader: plugin:CLASS`
 """
 
+import hashlib
 import importlib.util
 import sys
 import traceback
@@ -55,6 +56,15 @@ class Task:
         if more is not None:
             fields = {**fields, **more(sample, repeat)}
         return render_messages(prompt, self.folder, fields, task_id=self.spec.id)
+
+    def prompt_sha256(self, variant: str) -> str:
+        """Return the SHA-256 over the template files of one wording."""
+        prompt = self.spec.prompts[variant]
+        names = [name for name in (prompt.system, prompt.template) if name is not None]
+        digest = hashlib.sha256()
+        for name in names:
+            digest.update((self.folder / name).read_bytes() + b"\0")
+        return digest.hexdigest()
 
     def hook(self, name: str) -> Callable[..., Any] | None:
         """Return a function of the plugin whose failures are TaskErrors; None: it has none."""

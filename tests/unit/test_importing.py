@@ -109,3 +109,41 @@ def test_another_task_of_the_model_is_added_to_the_run(
     )
     assert json.loads(first.stdout)["run_id"] == json.loads(second.stdout)["run_id"]
     assert set(json.loads(second.stdout)["tasks"]) == {"demo_math", "aime26"}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"sample_id": "demo_math-1", "text": "x", "repeat": 9223372036854775808}', "between 0"),
+        ('{"sample_id": "demo_math-1", "text": "x", "prompt_tokens": 1e3}', "wrong type"),
+        ('{"sample_id": "demo_math-1", "text": "x", "n": ' + "9" * 5000 + "}", "no JSON"),
+        ("[" * 200_000, "no JSON"),
+    ],
+)
+def test_hostile_line_is_refused_with_its_number(
+    text: str, says: str, quick_cli: Cli, tmp_path: Path
+) -> None:
+    (tmp_path / "in.jsonl").write_text(text + "\n")
+    result = quick_cli("import", "demo_math", "in.jsonl", "--model", "m")
+    assert result.returncode == 2, result.stderr
+    assert says in result.stderr
+    assert "in.jsonl:1" in result.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_pipe_is_refused_since_it_can_be_read_once(quick_cli: Cli, tmp_path: Path) -> None:
+    import os
+
+    os.mkfifo(tmp_path / "pipe")
+    result = quick_cli("import", "demo_math", "pipe", "--model", "m")
+    assert result.returncode == 2
+    assert "is not a regular file" in result.stderr
+
+
+def test_refused_import_leaves_the_run_as_it_was(imported, quick_cli: Cli, tmp_path: Path) -> None:
+    before = imported(*(line(i, r"\boxed{33}") for i in range(1, 17)))
+    write(tmp_path / "bad.jsonl", line(1, "x", repeat=7), line(1, "another text"))
+    assert quick_cli("import", "demo_math", "bad.jsonl", "--model", "m", "--run-id", "r"
+                     ).returncode == 2  # fmt: skip
+    after = json.loads(quick_cli("show", "r", "--json").stdout)["tasks"]["demo_math"]
+    assert after == before

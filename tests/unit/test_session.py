@@ -127,3 +127,38 @@ def test_everything_missing_for_tasks_and_engine_is_named_at_once(cli: Cli, tmp_
     ):
         assert result.stderr.count(missing) == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_run_killed_before_its_manifest_file_was_written_continues(
+    quick_cli: Cli, tmp_path: Path
+) -> None:
+    quick_cli(*RUN, "--run-id", "r")
+    (tmp_path / "runs" / "r" / "manifest.json").unlink()
+    assert quick_cli("show", "r").returncode == 0
+    assert quick_cli(*RUN, "--run-id", "r").returncode == 0
+    assert (tmp_path / "runs" / "r" / "manifest.json").exists()
+
+
+def test_limit_and_repeats_that_grow_in_different_commands_end_whole(quick_cli: Cli) -> None:
+    assert quick_cli(*RUN, "--limit", "4", "--repeats", "4").returncode == 0
+    grown = quick_cli(*RUN, "--limit", "8", "--repeats", "2", "--json")
+    assert as_json(grown)["tasks"]["demo_math"]["estimate"]["n_graded"] == 32
+
+
+def test_changed_prompt_is_a_difference(quick_cli: Cli, tmp_path: Path) -> None:
+    family = tmp_path / "families" / "own"
+    family.mkdir(parents=True)
+    (family / "rows.jsonl").write_text('{"id": "a", "problem": "1 + 1?", "answer": 2}\n')
+    (family / "prompt.jinja").write_text("{{ problem }}")
+    (family / "own.yaml").write_text(
+        "id: own\nversion: 1\ntitle: Own\nlicence: own\ngrader: integer\n"
+        "data:\n  rows: 1\n  sources:\n    - kind: package\n      path: rows.jsonl\n"
+        "      columns: {sample_id: id, target: answer, problem: problem}\n"
+        "prompts: {default: {template: prompt.jinja, source: own}}\n"
+    )
+    own = ("run", "own", "--engine", "fake", "--tasks-dir", "families")
+    assert quick_cli(*own).returncode == 0
+    (family / "prompt.jinja").write_text("Please: {{ problem }}")
+    refused = quick_cli(*own)
+    assert refused.returncode == 2
+    assert "own.prompt_sha256: " in refused.stderr

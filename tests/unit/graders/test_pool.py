@@ -129,6 +129,7 @@ PATCH = "from g4eval.graders import pool\npool.SECONDS_PER_GRADE = 0.2\n"
 def test_grader_that_hangs_where_no_signal_reaches_is_killed(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(pool_module, "SECONDS_PER_GRADE", 1)
     monkeypatch.setattr(pool_module, "GRACE_SECONDS", 2)
+    monkeypatch.setattr(pool_module, "BATCHES_PER_WORKER", 1)
     sink = grade_all(tmp_path, completions("hang in C", "fine"), [])
     assert outcomes(sink) == [Outcome.UNGRADED, Outcome.CORRECT]
     assert sink.grades["0"].details["reason"] == "the grader hung"

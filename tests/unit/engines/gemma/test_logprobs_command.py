@@ -5,8 +5,6 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from g4eval.engines.fake import FakeEngine
-
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
@@ -55,7 +53,7 @@ def test_a_bad_line_is_refused_with_its_number(line, words, tmp_path):
 
 
 def test_an_engine_that_cant_score_is_refused(tmp_path, monkeypatch):
-    monkeypatch.delattr(FakeEngine, "score")
+    monkeypatch.setattr("g4eval.cli.logprobs.make_engine", lambda *_: object())
     path = tmp_path / "in.jsonl"
     path.write_text('{"id": 0, "token_ids": [2, 3]}\n')
     with pytest.raises(UsageError, match="engine 'fake' can't score tokens"):
