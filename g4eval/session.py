@@ -191,7 +191,9 @@ def open_run(
         for plan in plans:
             task_id = plan.task.spec.id
             record = _merged(stored.get(task_id), records[task_id])
-            store.set_task(task_id, record, plan.samples, gated=plan.task.spec.gated)
+            places = {s.sample_id: n for n, s in enumerate(plan.data.samples)}
+            gated = plan.task.spec.gated
+            store.set_task(task_id, record, plan.samples, gated=gated, positions=places)
             grown.append(replace(plan, repeats=record["repeats"]))
         write_manifest(folder, store.manifest())
         fingerprint = facts.fingerprint

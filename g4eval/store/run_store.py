@@ -106,17 +106,27 @@ class RunStore(RunReader):
         self._writer.flush()
 
     def set_task(
-        self, task_id: str, record: Mapping[str, Any], samples: Iterable[Sample], *, gated: bool
+        self,
+        task_id: str,
+        record: Mapping[str, Any],
+        samples: Iterable[Sample],
+        *,
+        gated: bool,
+        positions: Mapping[str, int] | None = None,
     ) -> None:
-        """Store what is planned for a task. Samples are added, never taken away."""
+        """Store what is planned for a task. Samples are added, never taken away.
+
+        `positions` are their places in the whole task, where these are only some of it.
+        """
         self._writer.put(
             "INSERT OR REPLACE INTO tasks VALUES (?, ?)", (task_id, json.dumps(record))
         )
         for position, sample in enumerate(samples):
+            place = position if positions is None else positions[sample.sample_id]
             target = None if gated else json.dumps(sample.target)
             self._writer.put(
                 "INSERT OR IGNORE INTO samples VALUES (?, ?, ?, ?, ?)",
-                (task_id, sample.sample_id, position, target, json.dumps(dict(sample.groups))),
+                (task_id, sample.sample_id, place, target, json.dumps(dict(sample.groups))),
             )
         self._writer.flush()
 

@@ -157,6 +157,12 @@ def test_vllm_in_process_and_behind_http_agree_on_every_token(
     other_text = [k for k in here if here[k].text != there[k].text]
     assert other_text == []
 
+    runs.finish("report", "in-process", "served", "--out", "pages")
+    page = (runs.folder / "pages" / "index.html").read_text()
+    assert "in-process" in page
+    assert "served" in page
+    assert "89.2" in page  # what Google's card prints for the 31B model on AIME 2026
+
     differ = sum(here[k].token_ids != batched[k].token_ids for k in here)
     with capsys.disabled():
         print(f"\nbatched, {differ} of {len(here)} completions differ from one at a time")  # noqa: T201  the number is asked for

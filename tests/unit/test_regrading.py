@@ -3,7 +3,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-import pyarrow.parquet as pq
+import pytest
 
 from tests.conftest import Cli
 
@@ -119,6 +119,7 @@ def test_export_writes_a_line_a_completion(quick_cli: Cli, tmp_path: Path) -> No
 
 
 def test_export_to_parquet_has_the_same_rows(quick_cli: Cli, tmp_path: Path) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
     make_run(quick_cli, tmp_path)
     assert quick_cli("export", "r", "--to", "parquet", "--out", "out.parquet").returncode == 0
     lines = quick_cli("export", "r", "--to", "jsonl").stdout.splitlines()
