@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -64,13 +65,14 @@ async def run_tasks(
     """
     async with graders.saving_to(store, watch) as grading:
         asked = unanswered_requests(plan, store) if requests is None else requests
-        async for completion in engine.complete(asked):
-            if isinstance(completion, Attempt):
-                await store.add_attempt(completion)
-            else:
-                await store.add_completion(completion)
-                grading.offer(completion)
-            watch(completion)
+        async with aclosing(engine.complete(asked)) as completions:
+            async for completion in completions:
+                if isinstance(completion, Attempt):
+                    await store.add_attempt(completion)
+                else:
+                    await store.add_completion(completion)
+                    grading.offer(completion)
+                watch(completion)
     await store.flush()
     return summarise(store)
 

@@ -51,7 +51,7 @@ async def collect(
     then: Callable[[], Awaitable[object]] | None = None,
 ) -> None:
     """Append what the engine answers; once there are `after` answers, also do `then`."""
-    async with aclosing(engine.complete(requests)) as answers:  # type: ignore[type-var]
+    async with aclosing(engine.complete(requests)) as answers:
         async for result in answers:
             into.append(result)
             if then is not None and len(into) == after:

@@ -3,7 +3,7 @@
 Every implementation passes `tests/contract/test_engine.py`.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
@@ -97,7 +97,7 @@ class Engine(Protocol):
         """Return the facts of this engine; callable once entered."""
         ...
 
-    def complete(self, requests: Iterable[Request]) -> AsyncIterator[Completion | Attempt]:
+    def complete(self, requests: Iterable[Request]) -> AsyncGenerator[Completion | Attempt, None]:
         """Yield a completion a request, as each finishes, in any order.
 
         Requests are taken from the iterable lazily, no more at a time than are in flight. A request

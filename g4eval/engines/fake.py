@@ -10,7 +10,7 @@ import hashlib
 import heapq
 import math
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -114,7 +114,9 @@ class FakeEngine:
             operation={"concurrency": self._options.concurrency},
         )
 
-    async def complete(self, requests: Iterable[Request]) -> AsyncIterator[Completion | Attempt]:
+    async def complete(
+        self, requests: Iterable[Request]
+    ) -> AsyncGenerator[Completion | Attempt, None]:
         """Yield invented completions in the order in which their delays end."""
         waiting = iter(requests)
         in_flight: list[tuple[float, int, float, Request]] = []

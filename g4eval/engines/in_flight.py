@@ -5,7 +5,7 @@ that answers one request, this brings laziness, concurrency and a clean end.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from itertools import islice
 
 from g4eval.errors import EngineError
@@ -16,7 +16,7 @@ Answer = Callable[[Request], Awaitable[Completion | Attempt]]
 
 async def complete_concurrently(
     requests: Iterable[Request], answer: Answer, *, concurrency: int
-) -> AsyncIterator[Completion | Attempt]:
+) -> AsyncGenerator[Completion | Attempt, None]:
     """Yield the answer to each request as it comes, in any order.
 
     A request is taken only when an earlier one has been handed over, so no more than `concurrency`

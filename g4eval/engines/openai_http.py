@@ -10,7 +10,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
@@ -190,7 +190,7 @@ class OpenAIEngine:
             facts = replace(facts, server_address=self._connection.address)
         return facts
 
-    def complete(self, requests: Iterable[Request]) -> AsyncIterator[Completion | Attempt]:
+    def complete(self, requests: Iterable[Request]) -> AsyncGenerator[Completion | Attempt, None]:
         """Yield each request's completion as its stream ends; see Engine.complete."""
         self._n_failed_in_a_row = 0
         return complete_concurrently(requests, self._answer, concurrency=self._options.concurrency)

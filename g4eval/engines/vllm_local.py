@@ -12,7 +12,7 @@ import inspect
 import itertools
 import os
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -125,7 +125,7 @@ class VllmEngine:
         assert self._facts is not None, "describe() before the engine was entered"
         return self._facts
 
-    def complete(self, requests: Iterable[Request]) -> AsyncIterator[Completion | Attempt]:
+    def complete(self, requests: Iterable[Request]) -> AsyncGenerator[Completion | Attempt, None]:
         """Yield completions as vLLM's batches let go of them; see Engine.complete."""
         return complete_concurrently(requests, self._answer, concurrency=self._options.concurrency)
 

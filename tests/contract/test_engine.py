@@ -217,7 +217,7 @@ def test_closing_early_leaves_nothing_running_and_the_engine_usable(opened: Open
         answers = opened.engine.complete(requests)
         async for _ in answers:
             break
-        await answers.aclose()  # type: ignore[attr-defined]
+        await answers.aclose()
         await asyncio.sleep(0.05)
         return before, asyncio.all_tasks()
 

@@ -656,7 +656,7 @@ def test_nothing_is_left_running_when_the_iterator_is_closed() -> None:
                 async for _ in answers:
                     break
                 before = server.n_open
-                await answers.aclose()  # type: ignore[attr-defined]
+                await answers.aclose()
                 await asyncio.sleep(0.2)
                 return before, server.n_open
 

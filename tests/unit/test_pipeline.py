@@ -1,6 +1,6 @@
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from pathlib import Path
 
 import pytest
@@ -99,7 +99,9 @@ def test_finished_run_asks_the_engine_for_nothing(tmp_path) -> None:
     asked: list[Request] = []
 
     class Listening(FakeEngine):
-        def complete(self, requests: Iterable[Request]) -> AsyncIterator[Completion | Attempt]:
+        def complete(
+            self, requests: Iterable[Request]
+        ) -> AsyncGenerator[Completion | Attempt, None]:
             asked.extend(requests)
             return super().complete([])
 

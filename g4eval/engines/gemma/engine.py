@@ -5,7 +5,7 @@ The event loop admits requests and yields completions; one worker thread runs th
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -229,7 +229,9 @@ class GemmaEngine:
             declared=declared,
         )
 
-    async def complete(self, requests: Iterable[Request]) -> AsyncIterator[Completion | Attempt]:
+    async def complete(
+        self, requests: Iterable[Request]
+    ) -> AsyncGenerator[Completion | Attempt, None]:
         """Yield completions as they finish; one call at a time.
 
         Raises EngineError where a forward pass fails, or another call is still being read.
@@ -250,7 +252,7 @@ class GemmaEngine:
 
     async def _run(
         self, requests: Iterator[Request], scheduler: Scheduler
-    ) -> AsyncIterator[Completion | Attempt]:
+    ) -> AsyncGenerator[Completion | Attempt, None]:
         in_flight: dict[int, _InFlight] = {}
         waiting: _InFlight | None = None
         while True:
