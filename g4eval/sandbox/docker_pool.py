@@ -317,7 +317,7 @@ def connect() -> Any:
     host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     if host.startswith("unix://") and not Path(host.removeprefix("unix://")).exists():
         # Asked here, since docker's own client would leave a socket open.
-        raise SandboxError("no Docker daemon runs here", where=host, hint=_DAEMON_HINT)
+        raise SandboxError("no Docker daemon answers", where=host, hint=_DAEMON_HINT)
     try:
         client = docker.from_env(timeout=60)
         client.ping()
