@@ -220,7 +220,7 @@ def is_running(pid: int) -> bool:
 
 def test_interrupt_exits_130_and_names_the_command_that_continues(tmp_path: Path) -> None:
     make_family(tmp_path, rows=REQUESTS // 4, repeats=4)
-    runs = Runs(tmp_path, delay=0.1)
+    runs = Runs(tmp_path, delay=0.6)
     process = runs.start("killed")
     while len(runs.stored_keys()) < 100 and process.poll() is None:
         time.sleep(0.05)
@@ -231,13 +231,14 @@ def test_interrupt_exits_130_and_names_the_command_that_continues(tmp_path: Path
     assert "Traceback" not in errors
     stored = len(runs.stored_keys())
     assert 100 <= stored < REQUESTS
+    runs.delay = 0
     runs.finish("killed")
     assert len(runs.stored_keys()) == REQUESTS
 
 
 def test_second_process_on_one_run_is_told_so(tmp_path: Path) -> None:
     make_family(tmp_path, rows=REQUESTS // 4, repeats=4)
-    runs = Runs(tmp_path, delay=0.1)
+    runs = Runs(tmp_path, delay=0.6)
     first = runs.start("killed")
     while len(runs.stored_keys()) < 10 and first.poll() is None:
         time.sleep(0.05)
