@@ -288,7 +288,9 @@ def _pytest(session: nox.Session, *arguments: str) -> None:
     env = {"COVERAGE_FILE": str(ROOT / f".coverage.{session.name}")}
     if "G4EVAL_DATA_DIR" in os.environ:
         env["G4EVAL_DATA_DIR"] = os.environ["G4EVAL_DATA_DIR"]
-    session.run("pytest", "--cov", "--cov-report=", *arguments, env=env)
+    # The threshold is for all sessions together: session `coverage`.
+    coverage = ["--cov", "--cov-report=", "--cov-fail-under=0"]
+    session.run("pytest", *coverage, *arguments, env=env)
 
 
 if __name__ == "__main__":
