@@ -1,6 +1,7 @@
 """What several tests need: benchmark data where it is, a folder of runs, the command line."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -48,6 +49,14 @@ def cli_environment() -> dict[str, str]:
     dropped = {"G4EVAL_DATA_DIR", "G4EVAL_RUNS_DIR", "G4EVAL_API_KEY", "OPENAI_API_KEY"}
     kept = {k: v for k, v in os.environ.items() if k not in dropped and not k.startswith("COV_")}
     return kept | {"COLUMNS": "100", "PYTHONPATH": str(ROOT)}
+
+
+def heed_interrupts() -> None:
+    """In a child process: take SIGINT as one sent from a terminal, however the tests were started.
+
+    A shell starts what it runs in the background with SIGINT ignored, and children inherit that.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture

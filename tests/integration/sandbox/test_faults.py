@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import pytest
 from g4eval.errors import SandboxError
 from g4eval.sandbox.base import Verdict
 from g4eval.sandbox.container import LABEL, OWNER_LABEL
-from g4eval.sandbox.docker_pool import DockerSandbox, PoolOptions
+from g4eval.sandbox.docker_pool import DockerSandbox, PoolOptions, connect
+from tests.conftest import heed_interrupts
 from tests.integration.sandbox.conftest import HONEST, function, program
 
 pytestmark = pytest.mark.docker
@@ -168,7 +170,12 @@ def test_an_interrupt_removes_the_containers(docker_client, tmp_path) -> None:
         '"time_limit_seconds": 60}\n'
     )
     command = [sys.executable, "-m", "g4eval", "judge", str(jobs), "--slots", "1"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=heed_interrupts,  # noqa: PLW1509  before any thread
+    )
     label = {"label": LABEL}
 
     def owned() -> list[Any]:
@@ -220,7 +227,20 @@ def test_a_restarted_daemon_costs_no_verdict(make_judge) -> None:
         return await running
 
     results = judge.run(both())
+    _wait_for_daemon()
     assert [result.verdict for result in results] == [Verdict.ACCEPTED] * 3
+
+
+def _wait_for_daemon() -> None:
+    """Wait until the daemon answers again, for the tests that follow."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with closing(connect()):
+                return
+        except SandboxError:
+            assert time.monotonic() < deadline, "the daemon didn't come back"
+            time.sleep(0.5)
 
 
 def _state(pid: int) -> bytes:
