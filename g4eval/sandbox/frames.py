@@ -14,6 +14,7 @@ HEADER = struct.Struct(">cI")
 _CHUNK = struct.Struct(">BxxxI")  # Docker's own: stream number, length
 _STDOUT = 1
 _RECEIVE_BYTES = 1 << 20
+_LOOK_SECONDS = 1.0
 
 
 class StreamError(Exception):
@@ -33,11 +34,13 @@ class FrameStream:
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
+        self._is_shut = False
         self._chunks = bytearray()  # as received, Docker's headers included
         self._data = bytearray()  # unwrapped, not yet a whole frame
 
     def shut(self) -> None:
         """End both directions; a thread that waits in `receive` gets its StreamError."""
+        self._is_shut = True
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
@@ -66,18 +69,25 @@ class FrameStream:
         return Frame(kind, payload)
 
     def _fill(self, deadline: float) -> None:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise StreamError("the container fell silent")
-        self._socket.settimeout(left)
-        try:
-            piece = self._socket.recv(_RECEIVE_BYTES)
-        except OSError as error:
-            raise StreamError(f"the container fell silent: {error}") from error
+        piece = self._receive_some(deadline)
         if not piece:
             raise StreamError("the container ended")
         self._chunks += piece
         self._unwrap()
+
+    def _receive_some(self, deadline: float) -> bytes:
+        """Return what comes next; looks up every second, since `shut` may not wake a reader."""
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0 or self._is_shut:
+                raise StreamError("the container fell silent")
+            try:
+                self._socket.settimeout(min(left, _LOOK_SECONDS))
+                return self._socket.recv(_RECEIVE_BYTES)
+            except TimeoutError:
+                continue
+            except OSError as error:
+                raise StreamError(f"the container fell silent: {error}") from error
 
     def _unwrap(self) -> None:
         start = 0
