@@ -15,8 +15,10 @@ from g4eval.engines.gemma.config import parse_config  # noqa: E402
 from g4eval.engines.gemma.memory import GIB, plan_memory  # noqa: E402
 from g4eval.engines.gemma.scoring import log_probability_rows  # noqa: E402
 from g4eval.errors import EngineError  # noqa: E402
+from tests.unit.engines.gemma.test_parity import logprobs  # noqa: E402
 
 WEIGHTS = "model.safetensors"
+IDS = [2, 7, 11, 5, 3]
 
 
 def edit_config(folder, **changes):
@@ -77,24 +79,26 @@ def test_a_tensor_of_another_shape_is_named(make_tiny):
     assert "'norm.weight' has shape [63], the config asks for [64]" in refusal(tiny)
 
 
-def test_vision_and_audio_tensors_are_left_out(make_tiny, random_ids):
+def test_vision_and_audio_tensors_are_left_out(make_tiny):
     tiny = make_tiny("dense_k_is_v")
+    before = logprobs(tiny.load(), IDS)
     extra = {
         "model.vision_tower.encoder.weight": torch.ones(2),
         "model.embed_audio.embedding_projection.weight": torch.ones(2),
     }
     edit_weights(tiny.folder, lambda t: t.update(extra))
-    tiny.load()
+    assert torch.equal(logprobs(tiny.load(), IDS), before)
 
 
 def test_keys_that_shared_layers_dont_use_are_left_out(make_tiny):
     tiny = make_tiny("ple_shared_kv")
+    before = logprobs(tiny.load(), IDS)
     extra = {
         f"model.layers.5.self_attn.{name}": torch.ones(2)
         for name in ("k_proj.weight", "v_proj.weight", "k_norm.weight")
     }
     edit_weights(tiny.folder, lambda t: t.update(extra))
-    tiny.load()
+    assert torch.equal(logprobs(tiny.load(), IDS), before)
 
 
 def test_the_prefixes_of_multimodal_files_are_understood(make_tiny, random_ids):
