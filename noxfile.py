@@ -59,6 +59,7 @@ def slow(session: nox.Session) -> None:
     """Run the tests that take over 5 s each, simulations and 200 kills included."""
     session.install(*GROUPS["torch"])
     session.install("-e", ".[report,demo]", *GROUPS["test"], *GROUPS["reference"])
+    session.install(*GROUPS["llama-cpp"])
     _pytest(session, "tests", "-m", "slow and not (docker or gpu or network)", *session.posargs)
 
 

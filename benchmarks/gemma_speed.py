@@ -3,8 +3,8 @@
     nox -s bench -- gemma_speed [--vllm-python PATH] [--requests 32 --prompt 128 --new 64]
 
 Gemma 3 270M in float32, greedy, ends ignored, so that every engine makes the same number of tokens.
-Each contestant runs in a process of its own with the same number of threads; loading isn't timed,
-one short warm-up is made. Also: what eight repeats of a 1,000-token prompt cost beside one.
+Each contestant runs in a process of its own with the same number of threads, in turns; loading isn't
+timed, one short warm-up is made. Also: what eight repeats of a 1,000-token prompt cost beside one.
 Quiet the machine first: on a busy one threads wait for each other and every number is noise.
 """
 
@@ -81,18 +81,15 @@ def measure_ours(ids: list[list[int]], new: int, threads: int) -> dict[str, floa
     return {"gemma": len(ids) * new / seconds, "prefill ratio of 8 repeats to 1": eight / one}
 
 
-def measure_transformers(ids: list[list[int]], new: int, threads: int) -> dict[str, float]:
+def measure_transformers(
+    ids: list[list[int]], new: int, threads: int, folder: str
+) -> dict[str, float]:
     """Tokens a second of `generate`, a request at a time and all at once."""
     import torch
     import transformers
 
-    from g4eval.engines.gemma.checkpoint import open_checkpoint
-
     torch.set_num_threads(threads)
-    path = open_checkpoint(MODEL, torch.device("cpu")).path
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        path.parent, gguf_file=path.name, dtype=torch.float32
-    ).eval()
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
     def seconds(rows: list[list[int]], tokens: int) -> float:
         batch = torch.tensor(rows)
@@ -134,16 +131,22 @@ def measure_vllm(ids: list[list[int]], new: int, threads: int, folder: str) -> d
 
 
 def save_folder(folder: str) -> None:
-    """Write the widened weights as a checkpoint that vLLM reads."""
+    """Write the widened weights as a checkpoint that transformers and vLLM read."""
     import torch
     import transformers
 
     from g4eval.engines.gemma.checkpoint import open_checkpoint
 
     path = open_checkpoint(MODEL, torch.device("cpu")).path
-    transformers.AutoModelForCausalLM.from_pretrained(
-        path.parent, gguf_file=path.name, dtype=torch.float32
-    ).save_pretrained(folder)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        path.parent,
+        gguf_file=path.name,
+        dtype=torch.float32,
+        quantization_config=transformers.GgufConfig(dequantize=True),
+    )
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config  # else the folder claims quantized weights
+    model.save_pretrained(folder)
 
 
 def child(arguments: argparse.Namespace) -> dict[str, float]:
@@ -153,7 +156,7 @@ def child(arguments: argparse.Namespace) -> dict[str, float]:
         case "gemma":
             return measure_ours(ids, arguments.new, arguments.threads)
         case "transformers":
-            return measure_transformers(ids, arguments.new, arguments.threads)
+            return measure_transformers(ids, arguments.new, arguments.threads, arguments.folder)
         case "vllm":
             return measure_vllm(ids, arguments.new, arguments.threads, arguments.folder)
         case _:
@@ -163,14 +166,18 @@ def child(arguments: argparse.Namespace) -> dict[str, float]:
 
 def parent(arguments: argparse.Namespace) -> None:
     """Measure each contestant in a process of its own; print them side by side."""
-    contestants = [("gemma", sys.executable), ("transformers", sys.executable)]
+    subprocess.run([sys.executable, __file__, *sys.argv[1:], "--only", "folder"], check=True)
+    contestants = [(name, sys.executable) for name in ("gemma", "transformers")]
     if arguments.vllm_python:
-        contestants += [("folder", sys.executable), ("vllm", arguments.vllm_python)]
+        contestants.append(("vllm", arguments.vllm_python))
     rates: dict[str, float] = {}
-    for name, python in contestants:
+    for name, python in contestants * arguments.rounds:
         command = [python, __file__, *sys.argv[1:], "--only", name]
         out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        rates |= json.loads(out.splitlines()[-1])
+        # vLLM logs to standard output, behind the result too.
+        measured = json.loads(next(line for line in out.splitlines() if line.startswith('{"')))
+        print(measured, flush=True)
+        rates |= {key: max(rate, rates.get(key, 0)) for key, rate in measured.items()}
     print(f"{arguments.requests} x ({arguments.prompt} in, {arguments.new} out), tokens/s")
     for name, rate in rates.items():
         ratio = "" if name.startswith(("gemma", "prefill")) else f"  x{rates['gemma'] / rate:.1f}"
@@ -184,7 +191,8 @@ if __name__ == "__main__":
     parser.add_argument("--new", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--vllm-python", help="a Python that has vLLM's CPU build")
-    parser.add_argument("--folder", default="/tmp/gemma-3-270m-float32", help="for vLLM's copy")
+    parser.add_argument("--rounds", type=int, default=1, help="the best of this many counts")
+    parser.add_argument("--folder", default="/tmp/gemma-3-270m-float32", help="for widened weights")
     parser.add_argument("--only", choices=["gemma", "transformers", "folder", "vllm"])
     options = parser.parse_args()
     if options.only:

@@ -4,7 +4,7 @@ python benchmarks/round_weights.py MODEL.gguf OUT.gguf --bits 8
 
 Blocks of 32 weights share one scale, as in GGUF's Q8_0 and Q4_0; the rounded values are stored in
 float16, so that any reader of GGUF loads them and nothing but the rounding differs. With 16 bits,
-that is all: the reference that the others are compared with.
+that is all: the reference that the others are compared with. With 32 nothing is rounded.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def round_model(source: Path, target: Path, bits: int) -> None:
         writer.add_key_value(name, entry.contents(), kind, sub_type=sub)
     for tensor in reader.tensors:
         values = dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
-        if values.ndim < 2:
+        if values.ndim < 2 or bits >= 32:
             writer.add_tensor(tensor.name, values)
             continue
         rounded = values if bits >= 16 else round_blocks(values, bits)

@@ -12,18 +12,14 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-SMALLEST_SPAN = 64
+SHORT_STEP = 64
 SPAN_STEP = 512  # the key block of PyTorch's CPU attention; longer spans are multiples of it
 
 
 def span_of(tokens: int) -> int:
     """Return how many keys attention reads for a sequence of this length: a few fixed sizes."""
-    if tokens > SPAN_STEP:
-        return -(-tokens // SPAN_STEP) * SPAN_STEP
-    span = SMALLEST_SPAN
-    while span < tokens:
-        span *= 2
-    return span
+    step = SPAN_STEP if tokens > SPAN_STEP else SHORT_STEP
+    return max(1, -(-tokens // step)) * step
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
 """Keys and values of every request in flight, in slots.
 
 A full-attention layer keeps every position: [slots, K, capacity, H], the capacity doubling as
-sequences grow. A sliding layer keeps a ring of its window: position p lies at p mod W, so after
-writing p the ring holds exactly what a query at p may see. Layers that read a donor's keys and
-values have none.
+sequences grow, and so does a sliding layer up to its window W. From there on it is a ring: position
+p lies at p mod W, so after writing p it holds exactly what a query at p may see. Layers that read a
+donor's keys and values have none.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,7 +46,7 @@ class KVCache:
         slots: how many requests there is room for; `rebuild` changes it.
         device: where the tensors live.
         dtype: of keys and values.
-        tokens: the longest sequence there is room for on full layers; `rebuild` changes it.
+        tokens: the longest sequence there is room for; `rebuild` changes it.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class KVCache:
 
     def _empty(self, layer: LayerConfig) -> KeyValue:
         # Zeros, not empty: a masked key's weight is 0, and 0 times garbage may be NaN.
-        places = self.window if layer.sliding else self.capacity
+        places = min(self.window, self.capacity) if layer.sliding else self.capacity
         shape = (self.slots, layer.kv_heads, places, layer.head_dim)
         return KeyValue(
             torch.zeros(shape, device=self._device, dtype=self._dtype),
@@ -124,6 +124,9 @@ class KVCache:
                 stored.keys[chunk.slot, :, : chunk.stop],
                 stored.values[chunk.slot, :, : chunk.stop],
             )
+        if chunk.start == 0:
+            self._write_ring(layer, chunk.slot, chunk.stop, new)
+            return new
         first = first_visible(chunk, self.window)
         past = self._ring(layer, chunk.slot, range(first, chunk.start))
         self._write_ring(layer, chunk.slot, chunk.stop, new)

@@ -16,8 +16,16 @@ def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
         x: [..., D].
         weight: [D] float32, the factor itself: Gemma 3's `1 + w` is formed at loading. None: 1.
         eps: added to the mean square, before the root.
+
+    Returns:
+        A tensor of its own, which the caller may change in place.
     """
-    return F.rms_norm(x.float(), (x.shape[-1],), weight, eps).to(x.dtype)
+    # Two passes over x where F.rms_norm makes five on CPU.
+    size = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+    normed = x * size.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    if weight is not None:
+        normed.mul_(weight)
+    return normed.to(x.dtype)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +38,7 @@ class GatedMlp:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return [R, D] for x [R, D]."""
-        return self.down(self.gate.gelu(x) * self.up(x))
+        return self.down(self.up.times(x, self.gate.gelu(x)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,6 +41,10 @@ class Linear(Protocol):
         """Return the tanh-approximated GELU of the product, [R, out]."""
         ...
 
+    def times(self, x: Tensor, factor: Tensor) -> Tensor:
+        """Return the product times `factor`, value by value, [R, out]."""
+        ...
+
 
 class PlainLinear:
     """The framework's own product; used on accelerators and in reduced precision."""
@@ -57,6 +61,10 @@ class PlainLinear:
         """Return the GELU of the product."""
         return F.gelu(F.linear(x, self.weight), approximate="tanh")
 
+    def times(self, x: Tensor, factor: Tensor) -> Tensor:
+        """Return the product times `factor`."""
+        return F.linear(x, self.weight).mul_(factor)
+
 
 class PackedLinear:
     """A float32 weight on CPU in oneDNN's own layout; faster, and alike for every row count."""
@@ -67,18 +75,23 @@ class PackedLinear:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return [R, out] for x [R, in]."""
-        return self._product(x, "none", "")
+        out: Tensor = _packed_product(_enough_rows(x), self._packed, None, "none", [], "")
+        return out[: len(x)]
 
     def gelu(self, x: Tensor) -> Tensor:
         """Return the GELU of the product."""
-        return self._product(x, "gelu", "tanh")
+        out: Tensor = _packed_product(_enough_rows(x), self._packed, None, "gelu", [], "tanh")
+        return out[: len(x)]
 
-    def _product(self, x: Tensor, function: str, algorithm: str) -> Tensor:
-        rows = x.shape[0]
-        if rows < MIN_ROWS:
-            x = F.pad(x, (0, 0, 0, MIN_ROWS - rows))
-        out: Tensor = _packed_product(x.contiguous(), self._packed, None, function, [], algorithm)
-        return out[:rows]
+    def times(self, x: Tensor, factor: Tensor) -> Tensor:
+        """Return the product times `factor`."""
+        rows, factors = _enough_rows(x), _enough_rows(factor)
+        out: Tensor = _packed_product.binary(rows, factors, self._packed, None, "mul")
+        return out[: len(x)]
+
+
+def _enough_rows(x: Tensor) -> Tensor:
+    return F.pad(x, (0, 0, 0, max(0, MIN_ROWS - len(x)))).contiguous()
 
 
 class BlockLinear:
@@ -98,6 +111,10 @@ class BlockLinear:
     def gelu(self, x: Tensor) -> Tensor:
         """Return the GELU of the product."""
         return _even_gelu(self(x))
+
+    def times(self, x: Tensor, factor: Tensor) -> Tensor:
+        """Return the product times `factor`."""
+        return self(x).mul_(factor)
 
 
 class Int4Linear:
@@ -136,6 +153,10 @@ class Int4Linear:
         """Return the GELU of the product."""
         return _unpacked(self.unpack(x.dtype)).gelu(x)
 
+    def times(self, x: Tensor, factor: Tensor) -> Tensor:
+        """Return the product times `factor`."""
+        return self(x).mul_(factor)
+
 
 class Fp8Linear:
     """An E4M3 weight with one scale an output row; unpacked at each call.
@@ -160,6 +181,10 @@ class Fp8Linear:
     def gelu(self, x: Tensor) -> Tensor:
         """Return the GELU of the product."""
         return _unpacked(self.unpack(x.dtype)).gelu(x)
+
+    def times(self, x: Tensor, factor: Tensor) -> Tensor:
+        """Return the product times `factor`."""
+        return self(x).mul_(factor)
 
 
 def _unpacked(weight: Tensor) -> Linear:

@@ -9,14 +9,13 @@ import torch
 from g4eval.engines.gemma.batch import span_of
 from g4eval.engines.gemma.cache import bytes_per_slot, bytes_per_token
 from g4eval.engines.gemma.config import GemmaConfig
-from g4eval.engines.gemma.scheduler import Capacity
+from g4eval.engines.gemma.scheduler import PROMPT_ROWS_A_STEP, Capacity
 from g4eval.errors import EngineError
 
 GIB = 2**30
 USABLE_SHARE = 0.9  # of free memory; the rest is the framework's and other programs'
 SMALLEST_CONTEXT = 2048  # tokens that must fit for one request, or the whole context if shorter
 PREFIX_SHARE = 0.1  # of what weights leave, for prompt beginnings kept
-WORK_ROWS = 1024  # rows of a forward pass, at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,5 +96,9 @@ def _work_bytes(config: GemmaConfig, dtype: torch.dtype, max_batch: int) -> int:
     heads = max(
         layer.head_dim * (config.query_heads + 2 * layer.kv_heads) for layer in config.layers
     )
-    rows = WORK_ROWS * (4 * config.hidden_size + 3 * widest + 3 * heads) * dtype.itemsize
+    rows = (
+        (PROMPT_ROWS_A_STEP + max_batch)
+        * (4 * config.hidden_size + 3 * widest + 3 * heads)
+        * dtype.itemsize
+    )
     return logits + rows

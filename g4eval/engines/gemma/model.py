@@ -48,8 +48,7 @@ class Block:
     layer: LayerConfig
     input_norm: Tensor  # [D]
     qkv: Linear  # queries, then keys, then values, as far as the layer owns them
-    q_norm: Tensor  # [H]
-    k_norm: Tensor | None  # [H]; None where the donor's keys are read
+    qk_norm: Tensor  # [N + K, H], a head's norm a row; [N, H] where the donor's keys are read
     attention_out: Linear
     post_attention_norm: Tensor  # [D]
     pre_mlp_norm: Tensor  # [D]
@@ -101,12 +100,13 @@ class Gemma:
             normed = rms_norm(x, block.input_norm, config.rms_eps)
             query, new = self._query_key_value(block, normed, rotate)
             attended = block.attention_out(attention(block.layer, query, new))
-            x = x + rms_norm(attended, block.post_attention_norm, config.rms_eps)
-            x = x + rms_norm(self._feed_forward(block, x), block.post_mlp_norm, config.rms_eps)
+            x = rms_norm(attended, block.post_attention_norm, config.rms_eps).add_(x)
+            fed = self._feed_forward(block, x)
+            x = rms_norm(fed, block.post_mlp_norm, config.rms_eps).add_(x)
             if block.ple is not None and layer_inputs is not None:
                 gated = block.ple.gate.gelu(x) * layer_inputs[:, block.layer.index]
                 own = block.ple.projection(gated)
-                x = x + rms_norm(own, block.ple.out_norm, config.rms_eps)
+                x = rms_norm(own, block.ple.out_norm, config.rms_eps).add_(x)
             if block.scalar is not None:
                 x = x * block.scalar
         return rms_norm(x, self.norm, config.rms_eps)
@@ -121,14 +121,14 @@ class Gemma:
         """Return queries [R, N, H] and, where the layer owns them, keys and values [R, K, H]."""
         layer, eps = block.layer, self.config.rms_eps
         heads = block.qkv(x).view(len(x), -1, layer.head_dim)
-        query_heads, kv_heads = self.config.query_heads, layer.kv_heads
-        query = rotate(rms_norm(heads[:, :query_heads], block.q_norm, eps))
-        if block.k_norm is None:
+        normed, query_heads = len(block.qk_norm), self.config.query_heads
+        rotated = rotate(rms_norm(heads[:, :normed], block.qk_norm, eps))
+        query, key = rotated[:, :query_heads], rotated[:, query_heads:]
+        if layer.kv_donor is not None:
             return query, None
-        raw_key = heads[:, query_heads : query_heads + kv_heads]
-        raw_value = raw_key if layer.value_is_key else heads[:, query_heads + kv_heads :]
-        key = rotate(rms_norm(raw_key, block.k_norm, eps))
-        value = raw_value if self.config.generation == 3 else rms_norm(raw_value, None, eps)
+        value = heads[:, query_heads:normed] if layer.value_is_key else heads[:, normed:]
+        if self.config.generation != 3:
+            value = rms_norm(value, None, eps)
         return query, KeyValue(key, value)
 
     def _feed_forward(self, block: Block, x: Tensor) -> Tensor:

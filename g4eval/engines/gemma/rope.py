@@ -28,13 +28,16 @@ class Rotation:
     """Cosines and sines of one batch of positions."""
 
     cos: Tensor  # [R, 1, H]
-    sin: Tensor  # [R, 1, H], the first half negative
+    sin: Tensor  # [R, 1, H / 2]
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return x [R, heads, H] rotated to its positions."""
-        half = x.shape[-1] // 2
-        swapped = torch.cat((x[..., half:], x[..., :half]), dim=-1)
-        return x * self.cos + swapped * self.sin
+        left, right = x.chunk(2, dim=-1)
+        rotated = x * self.cos
+        new_left, new_right = rotated.chunk(2, dim=-1)
+        new_left.addcmul_(right, self.sin, value=-1)
+        new_right.addcmul_(left, self.sin)
+        return rotated
 
 
 def rotation(frequencies: Tensor, positions: Tensor, dtype: torch.dtype) -> Rotation:
@@ -43,5 +46,5 @@ def rotation(frequencies: Tensor, positions: Tensor, dtype: torch.dtype) -> Rota
     cos, sin = angles.cos(), angles.sin()
     return Rotation(
         cos=torch.cat((cos, cos), dim=-1)[:, None].to(dtype),
-        sin=torch.cat((-sin, sin), dim=-1)[:, None].to(dtype),
+        sin=sin[:, None].to(dtype),
     )

@@ -1,9 +1,10 @@
 """Continuous batching: requests join and leave between steps, each step one forward pass.
 
-A step decodes one token of every request that has its prompt computed, and computes prompt chunks
-of the others up to a row budget. A chunk that another request of the step computes is waited for,
-then copied. Chunks are cut at multiples of `CHUNK_TOKENS` from the prompt's start, so what is
-computed for a request never depends on its neighbours.
+A step computes prompt chunks up to a row budget; where no prompt is left waiting, it also decodes a
+token of every request. Prompts first, since a step reads all weights: the fuller it is, the fewer
+it takes. A chunk that another request of the step computes is waited for, then copied. Chunks are
+cut at multiples of `CHUNK_TOKENS` from the prompt's start, so what is computed for a request never
+depends on its neighbours.
 
 A request is admitted only if its longest possible sequence fits beside those of the others, so an
 admitted request always runs to its end: nothing is preempted and computed twice.
@@ -22,7 +23,7 @@ from g4eval.engines.gemma.prefixes import ROOT, PrefixStore
 from g4eval.engines.gemma.sampling import Sampler, choose
 
 CHUNK_TOKENS = 256
-PROMPT_ROWS_A_STEP = 512
+PROMPT_ROWS_A_STEP = 512  # more gain nothing: activations outgrow the caches
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,6 +54,11 @@ class Generation:
     def next_chunk(self) -> Sequence[int]:
         """The prompt tokens to compute next; empty when all are."""
         return self.prompt_ids[self.computed : self.computed + CHUNK_TOKENS]
+
+    @property
+    def is_last_chunk(self) -> bool:
+        """Whether the next chunk is the prompt's last."""
+        return self.computed + len(self.next_chunk) == len(self.prompt_ids)
 
     @property
     def is_done(self) -> bool:
@@ -148,19 +154,16 @@ class Scheduler:
         self._copy_known_chunks()
         self._make_room()
         waiting = [g for g in self._active.values() if g.next_chunk]
-        decoding = [g for g in self._active.values() if not g.next_chunk and g.generated]
-        starting = [g for g in self._active.values() if g.last_hidden is not None]
         prompts = self._pick_chunks(waiting)
-        ready, hidden = list(starting), [g.last_hidden for g in starting]
-        if decoding or prompts:
-            rows = self._forward(decoding, prompts)
-            ready += decoding
-            hidden += rows[: len(decoding)]
-            ends = self._finish_chunks(prompts, rows[len(decoding) :])
-            ready += [g for g, _ in ends]
-            hidden += [row for _, row in ends]
-        if ready:
-            self._draw(ready, torch.stack([h for h in hidden if h is not None]))
+        if sum(g.is_last_chunk for g in prompts) < len(waiting):
+            self._forward([], prompts)
+            return []
+        decoding = [g for g in self._active.values() if not g.next_chunk and g.generated]
+        rows = self._forward(decoding, prompts)
+        starting = [g for g in self._active.values() if g.last_hidden is not None]
+        if decoding or starting:
+            firsts = [g.last_hidden for g in starting if g.last_hidden is not None]
+            self._draw(decoding + starting, torch.stack([*rows, *firsts]))
         done = [g for g in self._active.values() if g.is_done and g.generated]
         for generation in done:
             del self._active[generation.slot]
@@ -196,32 +199,37 @@ class Scheduler:
             rows += len(generation.next_chunk)
         return picked
 
-    def _forward(self, decoding: list[Generation], prompts: Sequence[Generation]) -> Tensor:
-        """Return hidden rows: one a decoding generation (sorted by slot), then the chunks'."""
+    def _forward(
+        self, decoding: list[Generation], prompts: Sequence[Generation]
+    ) -> Sequence[Tensor]:
+        """Compute one token of the decoding (sorts them by slot) and the prompts' next chunks.
+
+        Returns:
+            A hidden row [D] a decoding generation.
+        """
+        if not decoding and not prompts:
+            return ()
         decoding.sort(key=lambda g: g.slot)
         decode = [
             DecodeRow(g.slot, len(g.prompt_ids) + len(g.generated) - 1, g.generated[-1])
             for g in decoding
         ]
         parts = [PromptPart(g.slot, g.computed, g.next_chunk) for g in prompts]
-        return self.model.hidden(make_batch(decode, parts, self.model.device), self._cache)
-
-    def _finish_chunks(
-        self, prompts: Sequence[Generation], rows: Tensor
-    ) -> list[tuple[Generation, Tensor]]:
-        """Keep computed chunks for others; return the prompts that are complete, and their row."""
-        complete = []
-        row = 0
+        rows = self.model.hidden(make_batch(decode, parts, self.model.device), self._cache)
+        row = len(decoding)
         for generation in prompts:
-            chunk = generation.next_chunk
-            row += len(chunk)
-            last = rows[row - 1]
-            start, generation.computed = generation.computed, generation.computed + len(chunk)
-            piece = self._cache.copy_out(generation.slot, start, generation.computed)
-            generation.node = self._prefixes.add(generation.node, chunk, piece, last)
-            if not generation.next_chunk:
-                complete.append((generation, last))
-        return complete
+            row += len(generation.next_chunk)
+            self._finish_chunk(generation, rows[row - 1])
+        return rows[: len(decoding)].unbind()
+
+    def _finish_chunk(self, generation: Generation, last: Tensor) -> None:
+        """Count a chunk as computed and keep it for others; `last` [D] is its last hidden row."""
+        chunk, start = generation.next_chunk, generation.computed
+        generation.computed += len(chunk)
+        piece = self._cache.copy_out(generation.slot, start, generation.computed)
+        generation.node = self._prefixes.add(generation.node, chunk, piece, last)
+        if not generation.next_chunk:
+            generation.last_hidden = last
 
     def _draw(self, generations: Sequence[Generation], hidden: Tensor) -> None:
         logits = self.model.logits(hidden)

@@ -302,8 +302,7 @@ def _block(config: GemmaConfig, layer: LayerConfig, load: _Loader) -> Block:
         layer=layer,
         input_norm=load.norm(at + "input_layernorm"),
         qkv=load.linear(*(f"{at}self_attn.{name}" for name in projections)),
-        q_norm=load.norm(at + "self_attn.q_norm"),
-        k_norm=load.norm(at + "self_attn.k_norm") if owns else None,
+        qk_norm=_head_norms(config, layer, at, load),
         attention_out=load.linear(at + "self_attn.o_proj"),
         post_attention_norm=load.norm(at + "post_attention_layernorm"),
         pre_mlp_norm=load.norm(at + "pre_feedforward_layernorm"),
@@ -317,6 +316,14 @@ def _block(config: GemmaConfig, layer: LayerConfig, load: _Loader) -> Block:
         ple=_per_layer_gate(at, load) if config.ple_size else None,
         scalar=load.vector(at + "layer_scalar") if config.generation == 4 else None,
     )
+
+
+def _head_norms(config: GemmaConfig, layer: LayerConfig, at: str, load: _Loader) -> Tensor:
+    """Return the norm of every query head, then of every key head that the layer owns."""
+    norms = [load.norm(at + "self_attn.q_norm").expand(config.query_heads, -1)]
+    if layer.kv_donor is None:
+        norms.append(load.norm(at + "self_attn.k_norm").expand(layer.kv_heads, -1))
+    return torch.cat(norms)
 
 
 def _per_layer_gate(at: str, load: _Loader) -> PerLayerGate:

@@ -146,12 +146,13 @@ def test_the_measured_promise_holds_on_this_machine(variant, make_tiny):
 
 def test_the_measurement_sees_a_product_that_depends_on_the_row_count(make_tiny):
     model = make_tiny("gemma3", shake=True).load()
-    exact = type(model.blocks[0].mlp.down)
+    packed = type(model.blocks[0].mlp.down)
+    exact = packed.__call__
 
     def leaky(self, x):
-        return exact._product(self, x, "none", "") * (1 + 1e-6 * len(x))
+        return exact(self, x) * (1 + 1e-6 * len(x))
 
-    with patch.object(exact, "__call__", leaky):
+    with patch.object(packed, "__call__", leaky):
         assert not is_batch_invariant(model)
 
 
