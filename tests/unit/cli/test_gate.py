@@ -266,6 +266,12 @@ def test_drift_orders_engines_and_stops_a_broken_one(quick_cli: Cli, tmp_path: P
     assert levels[0] == 0.0
     assert levels == sorted(levels)
     assert found["near"]["top1"]["mean"] > found["broken"]["top1"]["mean"]
+    ladder = json.loads(quick_cli("drift", "base", *drifts, "--json").stdout)
+    assert ladder["candidates"] == {name: found[name] for name in drifts}
+    steps = [(step["from"], step["to"]) for step in ladder["steps"]]
+    assert steps == [("near", "far"), ("far", "broken")]
+    assert ladder["steps"][0]["kl"]["mean"] == pytest.approx(levels[2] - levels[1])
+    assert "near to far: mean KL +" in quick_cli("drift", "base", *drifts).stdout
     gated = quick_cli("gate", "base", "broken", "--uncalibrated")
     assert gated.returncode == 1
     assert "L2 drift: FAIL" in gated.stdout
