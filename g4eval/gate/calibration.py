@@ -19,10 +19,10 @@ from g4eval.errors import NotComparableError, NotReadyError, StoreError
 from g4eval.fingerprint import sha256_json
 from g4eval.gate.arm import Arm
 from g4eval.gate.decide import PairedScores, Says, decide
-from g4eval.gate.layers import check_shape
 from g4eval.gate.load import CALIBRATION
 from g4eval.gate.policy import GatePolicy
 from g4eval.gate.schedule import Round
+from g4eval.gate.shape import check_shape
 from g4eval.gate.verdict import GateVerdict, judge, paired_scores, plan_of
 from g4eval.stats.accuracy import variances
 from g4eval.stats.drift import DriftSummary

@@ -98,10 +98,28 @@ def _layer_lines(record: Mapping[str, Any]) -> list[str]:
         changed = layer["details"].get("changed", ())
         if changed:
             lines[-1] += f" (swap: {layer['details']['axis']}; {'; '.join(changed)})"
+        if "looping" in layer["details"]:
+            lines[-1] += f" ({_shape(layer['details'])})"
         unknown = layer["details"].get("unknown_in_both", ())
         if unknown:
             lines[-1] += f" (unknown in both: {', '.join(unknown)})"
     return lines
+
+
+def _shape(details: Mapping[str, Any]) -> str:
+    """Return L3's shares, baseline to candidate, and the change of the mean length."""
+    rates = {name: found for name, found in details.items() if name != "length"}
+    parts = [
+        f"{name.replace('_', ' ')} {100 * r['baseline']:.1f} to {100 * r['candidate']:.1f} %"
+        for name, r in rates.items()
+    ]
+    length = details["length"]
+    if length is not None:
+        parts.append(
+            f"length {length['change_pct']:+.1f} %, 95 % {length['low_pct']:+.1f} to "
+            f"{length['high_pct']:+.1f}"
+        )
+    return "; ".join(parts)
 
 
 def _rows(record: Mapping[str, Any]) -> list[list[str]]:

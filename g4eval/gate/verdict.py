@@ -15,12 +15,12 @@ from g4eval.gate.layers import (
     LayerOutcome,
     check_canary,
     check_drift,
-    check_shape,
     check_static,
     check_ungraded,
 )
 from g4eval.gate.policy import GatePolicy
 from g4eval.gate.schedule import Round, plan_rounds
+from g4eval.gate.shape import check_shape
 from g4eval.stats.drift import DriftSummary
 
 

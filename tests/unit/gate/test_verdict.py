@@ -160,6 +160,35 @@ def test_a_surge_of_truncated_answers_fails_at_equal_accuracy():
     assert found.reasons[0].startswith("truncated: the share rose by +20.0%")
 
 
+@pytest.mark.parametrize("signal", ["looping", "other_script"])
+def test_loops_and_other_scripts_warn_where_a_rise_is_sure_and_fail_where_it_is_large(signal: str):
+    base, candidate = pair(0.8, 0.8)
+    few = np.zeros((300, 4), bool)
+    few[:5] = True  # 1.7 points more: surely some, and not surely over 1
+    policy = GatePolicy(margin_pt=8, design="fixed")
+    name = signal.replace("_", " ")
+    found = judge(base, changed(candidate, **{signal: few}), policy)
+    assert found.verdict is GateVerdict.PASS
+    assert found.layers[3].findings == (f"{name}: the share surely rose, by +1.7%",)
+    many = np.zeros((300, 4), bool)
+    many[:, 0] = True
+    found = judge(base, changed(candidate, **{signal: many}), policy)
+    assert found.verdict is GateVerdict.FAIL
+    assert found.reasons[0] == f"{name}: the share rose by +25.0%, surely more than 1 points"
+
+
+def test_equal_shares_of_loops_are_no_finding():
+    base, candidate = pair(0.8, 0.8)
+    rng = np.random.default_rng(0)
+    arms = [changed(arm, looping=rng.random((300, 4)) < 0.1) for arm in (base, candidate)]
+    found = judge(*arms, GatePolicy(margin_pt=8))
+    assert found.verdict is GateVerdict.PASS
+    assert found.layers[3].findings == ()
+    shares = found.layers[3].details["looping"]
+    assert shares["baseline"] == pytest.approx(0.1, abs=0.03)
+    assert shares["increase"] == pytest.approx(shares["candidate"] - shares["baseline"])
+
+
 def test_longer_answers_fail_and_a_little_longer_ones_warn():
     base, candidate = pair(0.8, 0.8)
     longer = changed(candidate, tokens=np.full((300, 4), 120.0))
