@@ -131,7 +131,7 @@ def _closed(task: ArmTask) -> float:
 def check_drift(
     drift: DriftSummary | None, floor: float | None, policy: GatePolicy
 ) -> LayerOutcome:
-    """L2: catastrophic drift is a FAIL, unusual drift asks for a larger plan; never a PASS."""
+    """L2: catastrophic drift is a FAIL, unusual drift doubles the plan; never a PASS."""
     if drift is None:
         return LayerOutcome(
             layer="L2 drift", says="not run", findings=("no scores: g4eval drift BASE CAND",)
@@ -150,7 +150,7 @@ def check_drift(
     if floor is not None and kl > rules.escalate_ratio * max(floor, LEAST_FLOOR):
         finding = (
             f"mean KL {kl:.4g} is over {rules.escalate_ratio:g} times the A/A floor "
-            f"{floor:.4g}: plan more repeats"
+            f"{floor:.4g}: twice the planned repeats are needed"
         )
         return LayerOutcome(layer="L2 drift", says="escalate", findings=(finding,), details=details)
     return LayerOutcome(layer="L2 drift", says="ok", details=details)

@@ -35,15 +35,16 @@ def checkpoints(tmp_path: Path) -> dict[int, Path]:
     return found
 
 
-SURELY = 3.0  # standard errors between two rungs; 7 were measured on 2,103 tokens
+SURELY = 2.0  # standard errors between two rungs; 4.6 here, 7.5 on the 2,103 tokens of docs/gate.md
 
 
 def run(cli: Cli, name: str, tasks: tuple[str, ...], checkpoint: Path, dtype: str) -> None:
     seed = str(len(name))  # another one for the baseline than for any candidate
     made = cli(
         "run", *tasks, "--engine", "gemma", "--model", str(checkpoint), "--run-id", name,
-        "--seed", seed, "--repeats", "1", "--allow-ungraded", "--set", "engine.device=cpu",
-        "--set", f"engine.dtype={dtype}", "--set", "sampling.max_new_tokens=64",
+        "--seed", seed, "--repeats", "1", "--limit", "8", "--allow-ungraded",
+        "--set", "engine.device=cpu", "--set", f"engine.dtype={dtype}",
+        "--set", "sampling.max_new_tokens=64",
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
 
@@ -55,10 +56,9 @@ def test_drift_ranks_real_swaps_and_the_gate_stops_the_broken_one(
     # more than 8-bit weights alone, so only their sum is further away than either.
     arms = {"again": (16, "float32"), "bfloat16": (16, "bfloat16"),
             "bf16-q8": (8, "bfloat16"), "bf16-q3": (3, "bfloat16")}  # fmt: skip
-    tasks = ("demo_math", "demo_choice", "demo_logic", "demo_code")  # code answers are the longest
-    run(cli, "base", tasks, checkpoints[16], "float32")
+    run(cli, "base", ("demo_math", "demo_code"), checkpoints[16], "float32")
     for name, (bits, dtype) in arms.items():
-        run(cli, name, tasks[:1], checkpoints[bits], dtype)
+        run(cli, name, ("demo_math",), checkpoints[bits], dtype)
     found = cli("drift", "base", *arms, "--json")
     assert found.returncode == 0, found.stderr
     ladder = json.loads(found.stdout)

@@ -287,3 +287,63 @@ def test_drift_of_a_run_without_token_ids_is_refused(quick_cli: Cli):
     found = quick_cli("drift", "base", "base")
     assert found.returncode == 4
     assert "recorded no token ids" in found.stderr
+
+
+def test_unusual_drift_doubles_the_plan_and_the_printed_commands_finish_it(
+    quick_cli: Cli, tmp_path: Path
+):
+    ids = ("--set", "engine.token_ids=true")
+    make(quick_cli, "base", 0, 0.7, *ids)
+    make(quick_cli, "same", 1, 0.7, *ids)
+    assert quick_cli("gate-calibrate", "base", "same").returncode == 0  # its floor is 0
+    make(quick_cli, "moved", 2, 0.7, *ids, "--set", "engine.drift=0.02")
+    assert quick_cli("drift", "base", "moved").returncode == 0
+    gate = ("gate", "base", "moved", "--policy", policy(tmp_path, "margin_pt: 10\n"))
+    found = quick_cli(*gate)
+    assert found.returncode == 3, found.stdout + found.stderr
+    assert "L2 drift: escalate" in found.stdout
+    record = verdict(tmp_path, "moved")
+    assert record["rounds"][-1] == {"demo_math": [12, 16]}
+    assert len(record["next"]) == 2
+    for command in record["next"]:
+        assert command in found.stdout
+        assert quick_cli(*command.split()[1:]).returncode == 0
+    finished = quick_cli(*gate)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert verdict(tmp_path, "moved")["pairs_used"] == 12 * 16  # the third look was enough
+    assert "next:" not in finished.stdout
+
+
+def test_a_driven_candidate_with_unusual_drift_goes_as_far_as_the_baseline(
+    quick_cli: Cli, tmp_path: Path
+):
+    ids = ("--set", "engine.token_ids=true")
+    make(quick_cli, "base", 0, 0.7, *ids)
+    make(quick_cli, "same", 1, 0.7, *ids)
+    assert quick_cli("gate-calibrate", "base", "same").returncode == 0
+    driven = (
+        "gate", "base", "--policy", policy(tmp_path, "margin_pt: 10\n"), "--engine", "fake",
+        "--run-id", "driven", "--set", "engine.drift=0.02",
+    )  # fmt: skip
+    found = quick_cli(*driven)
+    assert found.returncode == 3, found.stdout + found.stderr
+    record = verdict(tmp_path, "driven")
+    assert (record["pairs_used"], record["pairs_planned"]) == (8 * 16, 16 * 16)
+    assert quick_cli(*record["next"][0].split()[1:]).returncode == 0
+    assert quick_cli(*driven).returncode == 0
+    assert verdict(tmp_path, "driven")["pairs_used"] == 12 * 16  # the third look was enough
+
+
+def test_a_driven_candidate_that_drift_shows_to_be_broken_generates_no_round(
+    quick_cli: Cli, tmp_path: Path
+):
+    ids = ("--set", "engine.token_ids=true")
+    make(quick_cli, "base", 0, 0.7, *ids)
+    assert quick_cli("drift", "base", "base").returncode == 0
+    found = quick_cli(
+        "gate", "base", "--uncalibrated", "--engine", "fake", "--run-id", "driven",
+        "--set", "engine.drift=3", "--set", "engine.journal=journal.txt",
+    )  # fmt: skip
+    assert found.returncode == 1, found.stderr
+    assert "L2 drift: FAIL" in found.stdout
+    assert len((tmp_path / "journal.txt").read_text().split()) == 20  # the canary alone
