@@ -4,8 +4,8 @@ What was generated is a normal run with the repeats of the rounds that were need
 continues it. Results are consumed in whole rounds, whatever order they finish in.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -112,11 +112,29 @@ async def drive_candidate(
     tasks = policy.tasks or tuple(sorted(base.tasks))
     plan = plan_of(base, None, tasks, policy)
     check_baseline(base, plan)
+    async with _driver(config, base, policy, reporter) as driver:
+        return await _drive(driver, plan, now)
+
+
+async def generate_whole(
+    config: RunConfig, base: Arm, policy: GatePolicy, reporter: Reporter, repeats: Mapping[str, int]
+) -> Path:
+    """Generate a run of so many repeats in the order of a driven candidate; return its folder."""
+    async with _driver(config, base, policy, reporter) as driver:
+        await _generate(driver, Round(repeats={task: (0, k) for task, k in repeats.items()}))
+        return driver.folder
+
+
+@asynccontextmanager
+async def _driver(
+    config: RunConfig, base: Arm, policy: GatePolicy, reporter: Reporter
+) -> AsyncIterator[Driver]:
+    """Load the candidate's engine and plan its tasks."""
     profile = find_profile(config)
     plans = plan_tasks(config, profile)
     engine = make_engine(config, profile, answers=answers_of(plans), note=reporter.note)
     async with engine:
-        driver = Driver(
+        yield Driver(
             config=config,
             base=base,
             policy=policy,
@@ -126,7 +144,6 @@ async def drive_candidate(
             plans=plans,
             reporter=reporter,
         )
-        return await _drive(driver, plan, now)
 
 
 def _with_stored(stored: Sequence[Round], plan: Sequence[Round]) -> list[Round]:

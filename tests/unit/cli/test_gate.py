@@ -1,6 +1,7 @@
 """The gate from the command line, on engine fake with planted accuracies."""
 
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -347,3 +348,47 @@ def test_a_driven_candidate_that_drift_shows_to_be_broken_generates_no_round(
     assert found.returncode == 1, found.stderr
     assert "L2 drift: FAIL" in found.stdout
     assert len((tmp_path / "journal.txt").read_text().split()) == 20  # the canary alone
+
+
+def grades_of(run: Path) -> list[tuple[str, str]]:
+    with sqlite3.connect(run / "run.sqlite") as db:
+        return db.execute("SELECT key, outcome FROM grades ORDER BY id").fetchall()
+
+
+def test_calibrating_grades_twice_and_varies_what_shares_a_batch(quick_cli: Cli, tmp_path: Path):
+    make(quick_cli, "base", 0, 0.7)
+    before = grades_of(tmp_path / "runs" / "base")
+    found = quick_cli("gate-calibrate", "base")
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert "ok: graders repeat their grades: 128 graded twice, none judged" in found.stdout
+    assert "batches: concurrency 64 in the baseline, concurrency 32 in the second" in found.stdout
+    stored = json.loads((tmp_path / "runs" / "base" / "calibration.json").read_text())
+    assert stored["load"] == {"baseline": {"concurrency": 64}, "again": {"concurrency": 32}}
+    assert grades_of(tmp_path / "runs" / "base") == before
+    with sqlite3.connect(tmp_path / "runs" / "base-again" / "run.sqlite") as db:
+        order = [s for (s,) in db.execute("SELECT sample_id FROM completions ORDER BY id")]
+    assert len(set(order[:8])) > 1  # the baseline went sample by sample
+    given = quick_cli("gate-calibrate", "base", "base-again", "--no-control")
+    assert "concurrency 32 in the second run" in given.stdout
+
+
+def test_grades_that_do_not_repeat_leave_the_gate_unarmed_and_the_run_as_it_was(
+    quick_cli: Cli, tmp_path: Path
+):
+    make(quick_cli, "base", 0, 0.7)
+    make(quick_cli, "again", 1, 0.7)
+    run = tmp_path / "runs" / "base"
+    with sqlite3.connect(run / "run.sqlite") as db:  # as if a time limit had struck
+        db.execute(
+            "UPDATE grades SET outcome = 'incorrect' WHERE id = "
+            "(SELECT MIN(id) FROM grades WHERE outcome = 'correct')"
+        )
+    before = grades_of(run)
+    found = quick_cli("gate-calibrate", "base", "again", "--no-control")
+    assert found.returncode == 4
+    assert "NOT MET: graders repeat their grades: 1 of 128 judged otherwise: demo_math" in (
+        found.stdout
+    )
+    assert "incorrect then correct" in found.stdout
+    assert "concurrency 64 in both runs: what shares a batch was not varied" in found.stdout
+    assert grades_of(run) == before
