@@ -61,6 +61,7 @@ def decide_once(
 
     Raises UsageError where the pair was decided otherwise, NotReadyError with nothing to decide on.
     """
+    _refuse_itself(base, candidate)
     path = None if candidate.folder is None else _path(candidate.folder, base)
     stored = _read(path)
     if stored is not None:
@@ -79,6 +80,20 @@ def decide_once(
     if path is not None and is_decision:
         _write(path, record)
     return Decided(record=record, judgement=found, path=path if is_decision else None)
+
+
+def _refuse_itself(base: Arm, candidate: Arm) -> None:
+    """A run agrees with itself in everything, and would pass any margin."""
+    same = all(
+        getattr(base, name) == getattr(candidate, name)
+        for name in ("run_id", "seed", "fingerprint")
+    )
+    if same:
+        raise UsageError(
+            f"{base.run_id!r} is the baseline and the candidate",
+            where=candidate.folder,
+            hint="to see that equal engines pass: g4eval gate-calibrate " + base.run_id,
+        )
 
 
 def drift_floor(base: Arm) -> float | None:

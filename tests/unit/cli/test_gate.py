@@ -392,3 +392,19 @@ def test_grades_that_do_not_repeat_leave_the_gate_unarmed_and_the_run_as_it_was(
     assert "incorrect then correct" in found.stdout
     assert "concurrency 64 in both runs: what shares a batch was not varied" in found.stdout
     assert grades_of(run) == before
+
+
+def test_a_run_is_not_gated_against_itself(quick_cli: Cli, tmp_path: Path):
+    make(quick_cli, "base", 0, 0.7)
+    assert quick_cli("export", "base", "--to", "gate", "--out", "base.json").returncode == 0
+    for name in ("base", "base.json"):
+        found = quick_cli("gate", name, "base", "--uncalibrated", "--policy", policy(tmp_path))
+        assert found.returncode == 2
+        assert "'base' is the baseline and the candidate" in found.stderr
+
+
+def test_keys_of_a_policy_that_contradict_each_other_are_named(quick_cli: Cli, tmp_path: Path):
+    rules = policy(tmp_path, "margin_pt: 1\nok_pt: -2\n")
+    found = quick_cli("gate-plan", "--policy", rules)
+    assert found.returncode == 2
+    assert found.stderr.startswith("error: {'margin_pt': 1, 'ok_pt': -2} breaks its rule: ok_pt")
