@@ -112,8 +112,9 @@ def parse_model(
             hint = nearest(str(first["loc"][-1]), known)
             raise ConfigError(f"{key!r} is not a known key", where=where, hint=hint) from error
         message = first["msg"].removeprefix("Value error, ")
+        place = f"{key}: " if first["loc"] else prefix  # no place: several keys together
         raise ConfigError(
-            f"{key}: {first['input']!r} breaks its rule: {message}", where=where
+            f"{place}{first['input']!r} breaks its rule: {message}", where=where
         ) from error
 
 

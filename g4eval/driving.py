@@ -4,8 +4,8 @@ What was generated is a normal run with the repeats of the rounds that were need
 continues it. Results are consumed in whole rounds, whatever order they finish in.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -15,11 +15,13 @@ from g4eval.config import RunConfig
 from g4eval.engines.base import Engine, EngineFacts, ScoringEngine
 from g4eval.errors import NotReadyError
 from g4eval.gate.arm import Arm
-from g4eval.gate.decision import Decided, decide_once, next_round, stored_rounds
+from g4eval.gate.decision import Decided, decide_once, drift_floor, stored_rounds
+from g4eval.gate.layers import check_drift
 from g4eval.gate.load import arm_of_run
+from g4eval.gate.next_steps import missing_commands
 from g4eval.gate.policy import GatePolicy
 from g4eval.gate.record import verdict_record
-from g4eval.gate.schedule import Round, Try, tries_in_order
+from g4eval.gate.schedule import Round, Try, next_round, tries_in_order
 from g4eval.gate.verdict import GateVerdict, check_before_generation, plan_of
 from g4eval.graders.pool import GraderPool
 from g4eval.pipeline import RunPlan, TaskPlan, graded_tasks, render_request, run_tasks
@@ -110,11 +112,29 @@ async def drive_candidate(
     tasks = policy.tasks or tuple(sorted(base.tasks))
     plan = plan_of(base, None, tasks, policy)
     check_baseline(base, plan)
+    async with _driver(config, base, policy, reporter) as driver:
+        return await _drive(driver, plan, now)
+
+
+async def generate_whole(
+    config: RunConfig, base: Arm, policy: GatePolicy, reporter: Reporter, repeats: Mapping[str, int]
+) -> Path:
+    """Generate a run of so many repeats in the order of a driven candidate; return its folder."""
+    async with _driver(config, base, policy, reporter) as driver:
+        await _generate(driver, Round(repeats={task: (0, k) for task, k in repeats.items()}))
+        return driver.folder
+
+
+@asynccontextmanager
+async def _driver(
+    config: RunConfig, base: Arm, policy: GatePolicy, reporter: Reporter
+) -> AsyncIterator[Driver]:
+    """Load the candidate's engine and plan its tasks."""
     profile = find_profile(config)
     plans = plan_tasks(config, profile)
     engine = make_engine(config, profile, answers=answers_of(plans), note=reporter.note)
     async with engine:
-        driver = Driver(
+        yield Driver(
             config=config,
             base=base,
             policy=policy,
@@ -124,13 +144,10 @@ async def drive_candidate(
             plans=plans,
             reporter=reporter,
         )
-        return await _drive(driver, _with_stored(stored_rounds(base, driver.folder), plan), now)
 
 
-def _with_stored(stored: Sequence[Round] | None, plan: Sequence[Round]) -> Sequence[Round]:
+def _with_stored(stored: Sequence[Round], plan: Sequence[Round]) -> list[Round]:
     """Return the plan of the decision that is under way, grown as far as the new plan goes."""
-    if stored is None:
-        return plan
     grown = list(stored)
     ends = {task: end for task, (_, end) in plan[-1].repeats.items()}
     while all(end <= ends[task] for task, (_, end) in next_round(grown[-1]).repeats.items()):
@@ -146,7 +163,7 @@ def check_baseline(base: Arm, rounds: Sequence[Round]) -> None:
                 f"{task}: the plan pairs {end} repeats, the baseline has "
                 f"{base.tasks[task].n_repeats}",
                 where=base.run_id,
-                hint=f"add them: g4eval run --from its manifest --set {task}.repeats={end}",
+                hint="add them: " + "; ".join(missing_commands(rounds, (base,))),
             )
 
 
@@ -156,14 +173,19 @@ async def _drive(driver: Driver, rounds: Sequence[Round], now: datetime) -> Deci
     if refused is not None:
         return refused
     drift = await _drift(driver)
-    plan = list(rounds)
+    says = check_drift(drift, drift_floor(base), policy).says
+    if says == "FAIL":  # certain before anything more is generated
+        return decide_once(base, arm_of_run(driver.folder), policy, now=now, drift=drift)
+    plan = _settled_plan(driver, rounds, is_escalated=says == "escalate")
+    n_paired = sum(_is_paired(base, r) for r in plan)  # an escalated plan may go further
     index = 0
     while True:
         await _generate(driver, plan[index])
         candidate = arm_of_run(driver.folder)
-        is_last = index == len(plan) - 1
-        if is_last and _may_extend(driver, plan):
+        is_last = index == n_paired - 1
+        if is_last and n_paired == len(plan) and _may_extend(driver, plan):
             plan.append(next_round(plan[-1]))
+            n_paired += 1
             is_last = False
         decided = decide_once(
             base, candidate, policy, now=now, drift=drift, rounds=plan, is_final=is_last
@@ -173,6 +195,23 @@ async def _drive(driver: Driver, rounds: Sequence[Round], now: datetime) -> Deci
         if is_last or verdict != GateVerdict.INCONCLUSIVE:
             return decided
         index += 1
+
+
+def _settled_plan(driver: Driver, rounds: Sequence[Round], *, is_escalated: bool) -> list[Round]:
+    """Return the plan as it is before the first look: the one under way, or the doubled one."""
+    stored = stored_rounds(driver.base, driver.folder)
+    if stored is not None:
+        return _with_stored(stored, rounds)
+    if is_escalated:
+        driver.reporter.note("unusual drift: the plan is doubled")
+        tasks = tuple(rounds[0].repeats)
+        rounds = plan_of(driver.base, None, tasks, driver.policy, is_escalated=True)
+        check_baseline(driver.base, rounds[:1])
+    return list(rounds)
+
+
+def _is_paired(base: Arm, round_: Round) -> bool:
+    return all(base.tasks[task].n_repeats >= end for task, (_, end) in round_.repeats.items())
 
 
 def _may_extend(driver: Driver, plan: Sequence[Round]) -> bool:
@@ -186,7 +225,7 @@ def _may_extend(driver: Driver, plan: Sequence[Round]) -> bool:
     )
     if policy.max_pairs is not None and pairs > policy.max_pairs:
         return False
-    return all(driver.base.tasks[t].n_repeats >= end for t, (_, end) in following.repeats.items())
+    return _is_paired(driver.base, following)
 
 
 async def _canary(driver: Driver, first: Round, now: datetime) -> Decided | None:

@@ -31,16 +31,21 @@ class Regraded:
     changes: list[GradeChange] = field(default_factory=list)
 
 
-def grade_run(folder: Path, data_dir: Path | None, tasks_dir: Path | None) -> Regraded:
-    """Grade every completion of a run with today's graders; return what changed."""
+def grade_run(
+    folder: Path, data_dir: Path | None, tasks_dir: Path | None, *, keep: bool = True
+) -> Regraded:
+    """Grade every completion of a run with today's graders; return what changed.
+
+    keep: store the new grades; else the run stays as it is.
+    """
     with RunStore(folder) as store:
         tasks = get_tasks(tuple(store.tasks()), tasks_dir)
         graded = [
             GradedTask(t.spec.id, GraderRef.of(t), _samples(t, store, data_dir)) for t in tasks
         ]
-        sink = _Comparison(store)
+        sink = _Comparison(store, keep=keep)
         asyncio.run(_grade(GraderPool(graded), sink))
-        for task in tasks:
+        for task in tasks if keep else ():
             record = store.tasks()[task.spec.id]
             record["grader_version"] = GraderRef.of(task).load().version
             store.set_task(task.spec.id, record, (), gated=task.spec.gated)
@@ -54,21 +59,23 @@ async def _grade(pool: GraderPool, sink: "_Comparison") -> None:
 
 
 class _Comparison:
-    """A GradeStore that has every completion graded once more and keeps what is new."""
+    """A GradeStore that has every completion graded once more and may keep what is new."""
 
-    def __init__(self, store: RunStore) -> None:
+    def __init__(self, store: RunStore, *, keep: bool) -> None:
         self._store = store
+        self._keep = keep
         self._places: dict[str, tuple[str, str, int]] = {}
         self.result = Regraded()
 
     async def add_grade(self, grade: Grade) -> None:
-        """Store a grade that differs from the newest one, or is by another version."""
+        """Note a grade that differs from the newest one, or is by another version; store it."""
         self.result.n_graded += 1
         place = self._places.pop(grade.key)
         before = self._store.grade(grade.key)
         if before == grade:
             return
-        await self._store.add_grade(grade)
+        if self._keep:
+            await self._store.add_grade(grade)
         if before is not None and _judgement(before) != _judgement(grade):
             self.result.changes.append(GradeChange(*place, before, grade))
 

@@ -21,6 +21,7 @@ from g4eval.session import make_engine
 from g4eval.stats.drift import (
     DriftSummary,
     OffPolicy,
+    SequenceDrift,
     compare_scores,
     off_policy_difference,
     summarise_drift,
@@ -169,6 +170,7 @@ def _identity(traces: Sequence[Trace], choice: TraceChoice) -> str:
 class Drift:
     """What teacher forcing says of two engines on one run's traces."""
 
+    sequences: tuple[SequenceDrift, ...]
     summary: DriftSummary
     off_policy: OffPolicy | None  # None: no trace is whole and graded
 
@@ -190,7 +192,9 @@ def compare_traces(
     if len(judged) > 1:
         weights, scores = np.array(judged).T
         off_policy = off_policy_difference(weights, scores)
-    return Drift(summary=summarise_drift(sequences), off_policy=off_policy)
+    return Drift(
+        sequences=tuple(sequences), summary=summarise_drift(sequences), off_policy=off_policy
+    )
 
 
 def stored_drift(

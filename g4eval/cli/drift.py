@@ -1,6 +1,7 @@
 """`g4eval drift`."""
 
 import asyncio
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ from g4eval.cli.progress import make_reporter
 from g4eval.config import RunConfig, parse_config
 from g4eval.gate.arm import Arm
 from g4eval.gate.load import arm_of_run
+from g4eval.records import TokenScores
+from g4eval.stats.drift import kl_increase
 from g4eval.store.reader import find_run
 from g4eval.teacher_forcing import (
+    Drift,
     TraceChoice,
     choose_traces,
     compare_traces,
@@ -26,7 +30,7 @@ DEFAULT = TraceChoice()
 
 @click.command(name="drift")
 @click.argument("base")
-@click.argument("candidate")
+@click.argument("candidates", metavar="CANDIDATE...", nargs=-1, required=True)
 @click.option("--per-task", default=DEFAULT.per_task, help="Traces of each task.")
 @click.option("--max-tokens", default=DEFAULT.max_tokens, help="Cut each trace there.")
 @click.option("--top-k", default=DEFAULT.top_k, help="Tokens compared at each place.")
@@ -35,7 +39,7 @@ DEFAULT = TraceChoice()
 def command(
     *,
     base: str,
-    candidate: str,
+    candidates: tuple[str, ...],
     per_task: int,
     max_tokens: int,
     top_k: int,
@@ -44,26 +48,55 @@ def command(
 ) -> None:
     """Score BASE's recorded tokens on the engines of both runs, and print how they differ.
 
-    One model is in memory at a time; scores are kept with BASE. Low drift is no sign of safety.
+    One model is in memory at a time; scores are kept with BASE. Several candidates make a ladder:
+    each is also compared with the one before it, token by token. Low drift is no sign of safety.
     """
     runs = runs_dir_or_default(runs_dir)
-    folders = [find_run(name, runs) for name in (base, candidate)]
+    folder = find_run(base, runs)
     choice = TraceChoice(per_task=per_task, max_tokens=max_tokens, top_k=top_k)
-    reporter = make_reporter(log_file=None, verbose=False)
-    traces = choose_traces(folders[0], choice)
-    scores = []
-    for folder in folders:
-        arm = arm_of_run(folder)
-        config = config_of_arm(arm, runs)
-        scores.append(
-            asyncio.run(score_run(folders[0], config, arm.fingerprint, choice, note=reporter.note))
-        )
-    values = drift_json(compare_traces(traces, *scores))
+    traces = choose_traces(folder, choice)
+    scores = {name: _scores(folder, name, runs, choice) for name in (base, *candidates)}
+    drifts = {name: compare_traces(traces, scores[base], scores[name]) for name in candidates}
+    steps = ladder_steps(drifts)
     if as_json:
-        print_json(values)
+        found = {name: drift_json(drift) for name, drift in drifts.items()}
+        print_json({"candidates": found, "steps": steps} if steps else found[candidates[0]])
         return
-    for line in drift_lines(values):
-        click.echo(line)
+    for name, drift in drifts.items():
+        if steps:
+            click.echo(f"{name}:")
+        for line in drift_lines(drift_json(drift)):
+            click.echo(f"  {line}" if steps else line)
+    for step in steps:
+        click.echo(_step_line(step))
+
+
+def _scores(folder: Path, name: str, runs_dir: Path, choice: TraceChoice) -> list[TokenScores]:
+    """Return the scores that a run's engine gives the traces in `folder`."""
+    arm = arm_of_run(find_run(name, runs_dir))
+    config = config_of_arm(arm, runs_dir)
+    note = make_reporter(log_file=None, verbose=False).note
+    return asyncio.run(score_run(folder, config, arm.fingerprint, choice, note=note))
+
+
+def ladder_steps(drifts: Mapping[str, Drift]) -> list[dict[str, Any]]:
+    """Return how much further each candidate is from the baseline than the one before it."""
+    return [
+        {
+            "from": lower,
+            "to": upper,
+            "kl": kl_increase(drifts[lower].sequences, drifts[upper].sequences).as_json(),
+        }
+        for lower, upper in itertools.pairwise(drifts)
+    ]
+
+
+def _step_line(step: Mapping[str, Any]) -> str:
+    kl = step["kl"]
+    text = f"{step['from']} to {step['to']}: mean KL {kl['mean']:+.3g} nats"
+    if not kl["se"]:
+        return text
+    return f"{text} ± {kl['se']:.2g}, paired by token (z {kl['mean'] / kl['se']:+.1f})"
 
 
 def config_of_arm(arm: Arm, runs_dir: Path) -> RunConfig:

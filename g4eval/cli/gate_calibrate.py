@@ -22,14 +22,22 @@ from g4eval.cli.options import (
 )
 from g4eval.cli.progress import make_reporter
 from g4eval.config import RunConfig, parse_config, parse_settings
-from g4eval.driving import candidate_config
-from g4eval.errors import NotComparableError, UsageError
+from g4eval.driving import candidate_config, generate_whole
+from g4eval.errors import (
+    ConfigError,
+    DataError,
+    NotComparableError,
+    NotReadyError,
+    UsageError,
+)
 from g4eval.gate.arm import Arm
-from g4eval.gate.calibration import calibrate, save_calibration
+from g4eval.gate.calibration import GraderNoise, calibrate, save_calibration
 from g4eval.gate.load import arm_of_run
-from g4eval.gate.policy import read_policy
-from g4eval.session import Reporter, run_blocking
+from g4eval.gate.policy import GatePolicy, read_policy
+from g4eval.regrading import grade_run
+from g4eval.session import Reporter
 from g4eval.stats.drift import DriftSummary
+from g4eval.store.manifest import read_manifest
 from g4eval.store.reader import find_run
 from g4eval.teacher_forcing import TraceChoice, choose_traces, compare_traces, score_run
 
@@ -37,6 +45,8 @@ from g4eval.teacher_forcing import TraceChoice, choose_traces, compare_traces, s
 DAMAGE = ("sampling.temperature=3", "sampling.top_k=0", "sampling.top_p=1")
 DAMAGE_OF_FAKE = ("engine.accuracy=0.1",)
 CONTROL_SHARE = 0.25  # of the baseline's repeats: what is broken shows soon
+# What decides who is computed beside whom, by engine; the first that an engine tells is halved.
+BATCH_OPTIONS = ("max_num_seqs", "max_batch", "concurrency")
 
 
 @click.command(name="gate-calibrate")
@@ -71,8 +81,9 @@ def command(
 ) -> int:
     """Show that the gate passes BASE against itself here, and fails a damaged one.
 
-    AGAIN is the same run with another seed, best made on another day; both are generated unless
-    given. The noise floor is stored with BASE and arms the gate. Exit code 4: it is not armed.
+    AGAIN is the same run with another seed, best made on another day; unless given, it is generated
+    in another order with half the concurrency. BASE is graded a second time. The noise floor is
+    stored with BASE and arms the gate. Exit code 4: it is not armed.
     """
     if no_control and (control or damage):
         raise UsageError("--no-control, and a control", hint="leave out one of the two")
@@ -82,8 +93,11 @@ def command(
     assert arm.folder is not None
     reporter = make_reporter(log_file=log_file, verbose=verbose)
     flags = {key: value for key, value in flags.items() if value is not None}
-    arms = _Arms(base=arm, runs_dir=runs, flags=flags, reporter=reporter)
-    second = arms.find(again) if again else arms.generate("again", 1, (), share=1)
+    arms = _Arms(base=arm, policy=policy, runs_dir=runs, flags=flags, reporter=reporter)
+    if again:
+        second = arms.find(again)
+    else:
+        second = arms.generate("again", 1, other_batches(_operation(arm)), share=1)
     damaged = None
     if control:
         damaged = arms.find(control)
@@ -92,7 +106,16 @@ def command(
         settings = damage or (DAMAGE_OF_FAKE if is_fake else DAMAGE)
         damaged = arms.generate("control", 2, settings, share=CONTROL_SHARE)
     drift = asyncio.run(_floor(arm, config_of_arm(arm, runs), reporter))
-    found = calibrate(arm, second, damaged, policy, now=datetime.now(UTC), drift=drift)
+    found = calibrate(
+        arm,
+        second,
+        damaged,
+        policy,
+        now=datetime.now(UTC),
+        drift=drift,
+        noise=_grade_again(arm.folder, flags),
+        load={"baseline": _operation(arm), "again": _operation(second)},
+    )
     path = save_calibration(arm.folder, found)
     if as_json:
         print_json(found)
@@ -100,6 +123,7 @@ def command(
         for check in found["checks"]:
             mark = "ok" if check["is_met"] else "NOT MET"
             click.echo(f"{mark}: {check['name']}: {check['found']}")
+        click.echo(_load_line(found["load"]))
         click.echo("the gate is armed" if found["is_armed"] else "the gate is not armed")
     click.echo(f"stored in {path}", err=True)
     return 0 if found["is_armed"] else NotComparableError.exit_code
@@ -110,6 +134,7 @@ class _Arms:
     """Finds or makes the runs that a baseline is calibrated with."""
 
     base: Arm
+    policy: GatePolicy
     runs_dir: Path
     flags: Mapping[str, Any]
     reporter: Reporter
@@ -124,17 +149,57 @@ class _Arms:
         """Run the baseline's configuration with another seed, or continue doing so."""
         base = self.base
         repeats = {
-            f"{task_id}.repeats": max(1, math.ceil(task.n_repeats * share))
+            task_id: max(1, math.ceil(task.n_repeats * share))
             for task_id, task in base.tasks.items()
         }
         asked = {"run_id": f"{base.run_id}-{name}", "seed": (base.seed or 0) + seed_step}
-        values = candidate_config(base, asked, {**parse_settings(settings), **repeats})
+        values = candidate_config(base, asked, parse_settings(settings))
         values.update(self.flags)
         values["runs_dir"] = self.runs_dir
         values["data_dir"] = data_dir_or_default(values.get("data_dir"))
         self.reporter.note(f"{name}: run {asked['run_id']}")
-        finished = run_blocking(parse_config(values, where=name), self.reporter)
-        return arm_of_run(finished.folder)
+        config = parse_config(values, where=name)
+        folder = asyncio.run(generate_whole(config, base, self.policy, self.reporter, repeats))
+        return arm_of_run(folder)
+
+
+def other_batches(operation: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the setting that puts requests beside other ones than the baseline's run did."""
+    for name in BATCH_OPTIONS:
+        value = operation.get(name)
+        if value is not None:
+            return (f"engine.{name}={value // 2 if value > 1 else 2}",)
+    return ()
+
+
+def _operation(arm: Arm) -> dict[str, Any]:
+    """Return what an arm's engine ran with, as far as it can change who shares a batch."""
+    assert arm.folder is not None
+    told = read_manifest(arm.folder).get("engine_operation", {})
+    return {name: told[name] for name in BATCH_OPTIONS if name in told}
+
+
+def _load_line(load: Mapping[str, Any]) -> str:
+    base, again = (", ".join(f"{k} {v}" for k, v in load[arm].items()) for arm in load)
+    if base == again:
+        return f"batches: {base or 'unknown'} in both runs: what shares a batch was not varied"
+    return f"batches: {base} in the baseline, {again} in the second run"
+
+
+def _grade_again(folder: Path, flags: Mapping[str, Any]) -> GraderNoise:
+    """Grade the baseline's completions once more, and keep nothing of it."""
+    try:
+        data_dir = data_dir_or_default(flags.get("data_dir"))
+        found = grade_run(folder, data_dir, flags.get("tasks_dir"), keep=False)
+    except (ConfigError, DataError, NotReadyError) as error:
+        return GraderNoise(n_graded=0, changed=(), not_run=error.what)
+    return GraderNoise(
+        n_graded=found.n_graded,
+        changed=tuple(
+            f"{c.task_id} {c.sample_id}/{c.repeat} {c.before.outcome} then {c.after.outcome}"
+            for c in found.changes
+        ),
+    )
 
 
 async def _floor(arm: Arm, config: RunConfig, reporter: Reporter) -> DriftSummary | None:

@@ -71,7 +71,11 @@ def config_of(
     settings = values.get("set", {})
     if not isinstance(settings, Mapping):
         raise ConfigError("set is not a mapping of KEY: VALUE", where=config_file or manifest)
-    settings = {**settings, **parse_settings(given.pop("set", ()))}
+    asked = parse_settings(given.pop("set", ()))
+    if "repeats" in values and any(key.endswith(".repeats") for key in asked):
+        each = values.pop("repeats")  # of a file, for every task: what is asked of one goes first
+        settings = {**{f"{task}.repeats": each for task in values.get("tasks", ())}, **settings}
+    settings = {**settings, **asked}
     values.update(given)
     if settings:
         values["set"] = settings

@@ -1,7 +1,7 @@
 """One arm of a comparison: everything the gate reads of a run, and nothing else.
 
 An arm comes from a run folder or from a gate file (`g4eval export RUN --to gate`): engine facts,
-each task's protocol, and per (sample, repeat) the outcome, length, truncation and prompt hash. It
+each task's protocol, and per (sample, repeat) the outcome, length, flags and prompt hash. It
 holds no prompt, answer, reasoning or target, so gated tasks may be kept in a CI cache.
 """
 
@@ -23,7 +23,7 @@ from g4eval.records import Json, Outcome
 from g4eval.stats.paired import Floats
 
 FORMAT = "g4eval-gate"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 OF_A_MACHINE = ("data_dir", "tasks_dir", "runs_dir")  # keys of a config that gate files leave out
 
@@ -48,6 +48,8 @@ class ArmTask:
     outcomes: NDArray[np.int8]  # codes above
     truncated: NDArray[np.bool_]
     open_thoughts: NDArray[np.bool_]  # reasoning that never ended
+    looping: NDArray[np.bool_]  # ends in a loop; gate/signals.py
+    other_script: NDArray[np.bool_]  # leaves the prompt's script; gate/signals.py
     tokens: Floats  # generated, reasoning included; nan: unknown
     prompt_hashes: NDArray[np.str_]  # "" where unknown
 
@@ -81,6 +83,8 @@ class ArmTask:
             outcomes=self.outcomes[rows, repeats],
             truncated=self.truncated[rows, repeats],
             open_thoughts=self.open_thoughts[rows, repeats],
+            looping=self.looping[rows, repeats],
+            other_script=self.other_script[rows, repeats],
             tokens=self.tokens[rows, repeats],
             prompt_hashes=self.prompt_hashes[rows, repeats],
         )
@@ -125,6 +129,8 @@ class TryRecord:
     outcome: Outcome
     truncated: bool = False
     open_thought: bool = False
+    looping: bool = False
+    other_script: bool = False
     tokens: int | None = None
     prompt_hash: str | None = None
 
@@ -139,12 +145,14 @@ def build_task(
     shape = (len(ids), max((t.repeat + 1 for t in rows), default=0))
     outcomes = np.full(shape, ABSENT, np.int8)
     truncated, open_thoughts = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
+    looping, other_script = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
     tokens = np.full(shape, np.nan)
     hashes = np.full(shape, "", "U64")
     for t in rows:
         at = place[t.sample_id], t.repeat
         outcomes[at] = CODES[t.outcome]
         truncated[at], open_thoughts[at] = t.truncated, t.open_thought
+        looping[at], other_script[at] = t.looping, t.other_script
         if t.tokens is not None:
             tokens[at] = t.tokens
         if t.prompt_hash:
@@ -156,6 +164,8 @@ def build_task(
         outcomes=outcomes,
         truncated=truncated,
         open_thoughts=open_thoughts,
+        looping=looping,
+        other_script=other_script,
         tokens=tokens,
         prompt_hashes=hashes,
     )
@@ -225,6 +235,8 @@ def _task_to_json(task: ArmTask) -> dict[str, Any]:
         "outcomes": ["".join(row) for row in letters.tolist()],
         "truncated": _bits(task.truncated),
         "open_thoughts": _bits(task.open_thoughts),
+        "looping": _bits(task.looping),
+        "other_script": _bits(task.other_script),
         "tokens": [
             [None if math.isnan(t) else int(t) for t in row] for row in task.tokens.tolist()
         ],
@@ -247,6 +259,8 @@ def _task_from_json(values: Mapping[str, Any]) -> ArmTask:
         outcomes=outcomes,
         truncated=_from_bits(values["truncated"], k),
         open_thoughts=_from_bits(values["open_thoughts"], k),
+        looping=_from_bits(values["looping"], k),
+        other_script=_from_bits(values["other_script"], k),
         tokens=np.array(tokens, np.float64).reshape(n, k),
         prompt_hashes=np.array(hashes, "U64").reshape(n, k),
     )

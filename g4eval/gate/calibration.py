@@ -19,11 +19,12 @@ from g4eval.errors import NotComparableError, NotReadyError, StoreError
 from g4eval.fingerprint import sha256_json
 from g4eval.gate.arm import Arm
 from g4eval.gate.decide import PairedScores, Says, decide
-from g4eval.gate.layers import check_shape
 from g4eval.gate.load import CALIBRATION
 from g4eval.gate.policy import GatePolicy
 from g4eval.gate.schedule import Round
+from g4eval.gate.shape import check_shape
 from g4eval.gate.verdict import GateVerdict, judge, paired_scores, plan_of
+from g4eval.records import Json
 from g4eval.stats.accuracy import variances
 from g4eval.stats.drift import DriftSummary
 from g4eval.stats.paired import Difference, Floats, macro_difference, paired_difference
@@ -31,6 +32,7 @@ from g4eval.stats.paired import Difference, Floats, macro_difference, paired_dif
 SPLITS = 200  # random half-splits of the baseline's repeats
 SPLITS_NEED = 50  # discordant pairs each: fewer come in steps too coarse for a rate
 LARGEST_Z = 3.0
+CHANGES_SHOWN = 5
 DISCORDANCE_BAND = (0.8, 1.25)  # observed over expected from sampling
 
 
@@ -43,6 +45,15 @@ class Check:
     found: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraderNoise:
+    """What came of grading the baseline's stored completions once more."""
+
+    n_graded: int
+    changed: tuple[str, ...]  # task, sample, repeat and both outcomes of each other judgement
+    not_run: str | None = None  # why it couldn't be done
+
+
 def calibrate(
     base: Arm,
     again: Arm,
@@ -51,6 +62,8 @@ def calibrate(
     *,
     now: datetime,
     drift: DriftSummary | None = None,
+    noise: GraderNoise | None = None,
+    load: Mapping[str, Json] | None = None,
 ) -> dict[str, Any]:
     """Return the calibration of a baseline: checks, noise floor, variance components.
 
@@ -61,9 +74,13 @@ def calibrate(
         policy: the rules that the gate will use.
         now: the time.
         drift: between two scorings by the same engine.
+        noise: of the graders; None: not looked at.
+        load: by arm, what its engine ran with that must not move a score: concurrency, batches.
     """
     tasks = policy.tasks or tuple(sorted(base.tasks))
     checks = _checks(base, again, control, policy, tasks)
+    if noise is not None:
+        checks.append(_grades_repeat(noise))
     values: dict[str, Any] = {
         "created": now.astimezone(UTC).isoformat(timespec="seconds"),
         "baseline": base.run_id,
@@ -72,6 +89,7 @@ def calibrate(
         "engine_fingerprint": base.fingerprint,
         "checks": [{"name": c.name, "is_met": c.is_met, "found": c.found} for c in checks],
         "is_armed": all(c.is_met for c in checks),
+        "load": dict(load or {}),
         "drift_floor_kl": None if drift is None else drift.best_kl.upper,
         "drift_floor_top1_loss": None
         if drift is None or drift.top1 is None
@@ -189,6 +207,18 @@ def _shape_is_equal(
         is_met=shape.says != "FAIL",
         found="; ".join(shape.findings) or "equal",
     )
+
+
+def _grades_repeat(noise: GraderNoise) -> Check:
+    """Check that graders say the same of the same text: time limits of code are what may not."""
+    if noise.not_run is not None:
+        found = f"not run: {noise.not_run}"
+    elif noise.changed:
+        shown = "; ".join(noise.changed[:CHANGES_SHOWN])
+        found = f"{len(noise.changed)} of {noise.n_graded:,} judged otherwise: {shown}"
+    else:
+        found = f"{noise.n_graded:,} graded twice, none judged otherwise"
+    return Check(name="graders repeat their grades", is_met=not noise.changed, found=found)
 
 
 def _half_splits_pass(base: Arm, tasks: Sequence[str], policy: GatePolicy) -> Check:

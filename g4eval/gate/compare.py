@@ -8,8 +8,8 @@ import numpy as np
 
 from g4eval.gate.arm import CORRECT, NO_ANSWER, UNGRADED, Arm, ArmTask
 from g4eval.gate.fingerprint_diff import compare_facts, compare_tasks
-from g4eval.gate.layers import length_change
 from g4eval.gate.record import difference_json, macro_json
+from g4eval.gate.shape import length_change
 from g4eval.records import Json
 from g4eval.stats.paired import (
     Difference,

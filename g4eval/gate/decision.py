@@ -17,7 +17,7 @@ from g4eval.errors import StoreError, UsageError
 from g4eval.gate.arm import Arm
 from g4eval.gate.policy import GatePolicy
 from g4eval.gate.record import data_digest, verdict_record
-from g4eval.gate.schedule import Round
+from g4eval.gate.schedule import Round, next_round
 from g4eval.gate.verdict import GateVerdict, Judgement, complete_rounds, judge
 from g4eval.stats.drift import DriftSummary
 
@@ -61,6 +61,7 @@ def decide_once(
 
     Raises UsageError where the pair was decided otherwise, NotReadyError with nothing to decide on.
     """
+    _refuse_itself(base, candidate)
     path = None if candidate.folder is None else _path(candidate.folder, base)
     stored = _read(path)
     if stored is not None:
@@ -69,7 +70,7 @@ def decide_once(
         rounds = _continuation(stored, base, candidate)
         if rounds is None:
             return Decided(record=stored, judgement=None, path=path)
-    floor = None if base.calibration is None else base.calibration.get("drift_floor_kl")
+    floor = drift_floor(base)
     found = judge(base, candidate, policy, drift=drift, drift_floor=floor, rounds=rounds)
     first = None if stored is None else stored["first_look_at"]
     record = verdict_record(found, base, candidate, policy, now=now, continues=first)
@@ -79,6 +80,25 @@ def decide_once(
     if path is not None and is_decision:
         _write(path, record)
     return Decided(record=record, judgement=found, path=path if is_decision else None)
+
+
+def _refuse_itself(base: Arm, candidate: Arm) -> None:
+    """A run agrees with itself in everything, and would pass any margin."""
+    same = all(
+        getattr(base, name) == getattr(candidate, name)
+        for name in ("run_id", "seed", "fingerprint")
+    )
+    if same:
+        raise UsageError(
+            f"{base.run_id!r} is the baseline and the candidate",
+            where=candidate.folder,
+            hint="to see that equal engines pass: g4eval gate-calibrate " + base.run_id,
+        )
+
+
+def drift_floor(base: Arm) -> float | None:
+    """Return the calibrated upper limit of the mean KL between equal engines; None: unknown."""
+    return None if base.calibration is None else base.calibration.get("drift_floor_kl")
 
 
 def stored_rounds(base: Arm, candidate_folder: Path) -> tuple[Round, ...] | None:
@@ -166,11 +186,6 @@ def extend(rounds: Sequence[Round], base: Arm, candidate: Arm) -> list[Round]:
         longer.append(next_round(longer[-1]))
         if complete_rounds(longer, base, candidate) < len(longer):
             return longer[:-1]
-
-
-def next_round(last: Round) -> Round:
-    """Return the round after `last`, with its shares."""
-    return Round(repeats={t: (end, 2 * end - start) for t, (start, end) in last.repeats.items()})
 
 
 def _rounds(stored: Mapping[str, Any]) -> tuple[Round, ...]:

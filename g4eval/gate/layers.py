@@ -1,26 +1,18 @@
-"""The gate's layers before and beside accuracy: L0 static, L1 canary, L2 drift, L3 shape.
+"""The gate's layers before accuracy: L0 static, L1 canary, L2 drift.
 
-Each takes two arms and returns what it found. Cheapest first; each can end the decision. L4, paired
-accuracy, is decide.py.
+Each takes two arms and returns what it found. Cheapest first; each can end the decision. L3, the
+answers' shape, is shape.py; L4, paired accuracy, decide.py.
 """
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
-
-import numpy as np
+from dataclasses import dataclass, field
 
 from g4eval.errors import NotReadyError
 from g4eval.gate.arm import ABSENT, NO_ANSWER, UNGRADED, Arm, ArmTask
-from g4eval.gate.decide import PairedScores, count_round
 from g4eval.gate.fingerprint_diff import Change, FactsDiff, compare_facts, compare_tasks
 from g4eval.gate.policy import GatePolicy
-from g4eval.gate.schedule import Round
 from g4eval.records import Json
 from g4eval.stats.drift import DriftSummary
-from g4eval.stats.paired import Floats, macro_difference
-from g4eval.stats.sequential import log_e_pass
 
 LEAST_FLOOR = 1e-6  # nats: what float32 log-probabilities resolve
 
@@ -139,7 +131,7 @@ def _closed(task: ArmTask) -> float:
 def check_drift(
     drift: DriftSummary | None, floor: float | None, policy: GatePolicy
 ) -> LayerOutcome:
-    """L2: catastrophic drift is a FAIL, unusual drift asks for a larger plan; never a PASS."""
+    """L2: catastrophic drift is a FAIL, unusual drift doubles the plan; never a PASS."""
     if drift is None:
         return LayerOutcome(
             layer="L2 drift", says="not run", findings=("no scores: g4eval drift BASE CAND",)
@@ -158,98 +150,7 @@ def check_drift(
     if floor is not None and kl > rules.escalate_ratio * max(floor, LEAST_FLOOR):
         finding = (
             f"mean KL {kl:.4g} is over {rules.escalate_ratio:g} times the A/A floor "
-            f"{floor:.4g}: plan more repeats"
+            f"{floor:.4g}: twice the planned repeats are needed"
         )
         return LayerOutcome(layer="L2 drift", says="escalate", findings=(finding,), details=details)
     return LayerOutcome(layer="L2 drift", says="ok", details=details)
-
-
-def check_shape(
-    base: Arm, candidate: Arm, tasks: Sequence[str], rounds: Sequence[Round], policy: GatePolicy
-) -> LayerOutcome:
-    """L3 at a round's end: truncation, missing answers, open thoughts, length."""
-    findings: list[str] = []
-    warnings: list[str] = []
-    details: dict[str, Any] = {}
-    for name, of in (
-        ("truncated", lambda task: task.truncated),
-        ("no answer", lambda task: task.outcomes == NO_ANSWER),
-        ("open thought", lambda task: task.open_thoughts),
-    ):
-        flags = {
-            t: PairedScores(
-                base=_flags(of, base.tasks[t]), candidate=_flags(of, candidate.tasks[t])
-            )
-            for t in tasks
-        }
-        found = _rate_increase(flags, rounds, policy)
-        details[name.replace(" ", "_")] = found
-        if found["log_e_value"] >= -math.log(policy.shape.alpha):
-            findings.append(
-                f"{name}: the share rose by {found['increase']:+.1%}, surely more than "
-                f"{policy.shape.increase_pt:g} points"
-            )
-    ends = {task: end for task, (_, end) in rounds[-1].repeats.items()}
-    length = length_change(_until(base, ends), _until(candidate, ends), tasks)
-    details["length"] = length
-    if length is not None:
-        change, limit = length["change_pct"], 100 * policy.shape.length_fail
-        if length["low_pct"] > limit or length["high_pct"] < -limit / (1 + limit / 100):
-            findings.append(
-                f"length: {change:+.1f} %, the whole 95 % interval is beyond {limit:g} %"
-            )
-        elif abs(change) > 100 * policy.shape.length_warn:
-            warnings.append(f"length: {change:+.1f} %")
-    says = "FAIL" if findings else ("advisory" if warnings else "ok")
-    return LayerOutcome(
-        layer="L3 shape", says=says, findings=tuple(findings + warnings), details=details
-    )
-
-
-def _until(arm: Arm, ends: Mapping[str, int]) -> Arm:
-    return replace(arm, tasks={task: arm.tasks[task].until(end) for task, end in ends.items()})
-
-
-def _flags(of: Any, task: ArmTask) -> Floats:
-    return np.where(task.outcomes >= UNGRADED, np.nan, of(task).astype(np.float64))
-
-
-def _rate_increase(
-    flags: Mapping[str, PairedScores], rounds: Sequence[Round], policy: GatePolicy
-) -> dict[str, float]:
-    """Return the mean increase of a rate over tasks, and the evidence that it is too large."""
-    counts = [[count_round(flags[t], *r.repeats[t]) for t in flags] for r in rounds]
-    means = [
-        float(np.nanmean(f.candidate[:, :end]) - np.nanmean(f.base[:, :end]))
-        for t, f in flags.items()
-        for end in (rounds[-1].repeats[t][1],)
-    ]
-    evidence = log_e_pass(counts, -policy.shape.increase_pt / 100)
-    return {"increase": sum(means) / len(means), "log_e_value": float(evidence.reshape(()))}
-
-
-def length_change(base: Arm, candidate: Arm, tasks: Sequence[str]) -> dict[str, float] | None:
-    """Return the change of the mean length, candidate to baseline, in percent and 95 % limits.
-
-    The mean over tasks of the mean log ratio, clustered by sample; None where lengths are unknown.
-    """
-    means, errors = [], []
-    for task_id in tasks:
-        known = [arm.tasks[task_id].tokens for arm in (base, candidate)]
-        usable = ~np.isnan(known[0]).all(axis=1) & ~np.isnan(known[1]).all(axis=1)
-        if usable.sum() < 2:
-            continue
-        lengths = [np.fmax(np.nanmean(k[usable], axis=1), 1.0) for k in known]
-        ratios = np.log(lengths[1] / lengths[0])
-        means.append(np.asarray(ratios.mean()))
-        errors.append(np.asarray(ratios.std(ddof=1) / np.sqrt(len(ratios))))
-    if not means:
-        return None
-    macro = macro_difference(means, errors)
-    half = 1.959964 * float(macro.se)
-    low, middle, high = (float(macro.delta) + step for step in (-half, 0.0, half))
-    return {
-        "change_pct": 100 * math.expm1(middle),
-        "low_pct": 100 * math.expm1(low),
-        "high_pct": 100 * math.expm1(high),
-    }

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from g4eval.errors import StoreError
 from g4eval.gate.arm import Arm, ArmTask, TryRecord, build_task, read_gate_file
+from g4eval.gate.signals import Signals, read_signals
 from g4eval.records import Json, Outcome, StopReason, Thought
 from g4eval.store.manifest import read_manifest
 from g4eval.store.reader import RunReader, find_run
@@ -29,7 +30,8 @@ def arm_of_run(folder: Path) -> Arm:
     manifest = read_manifest(folder)
     with RunReader(folder) as run:
         plans = run.tasks()
-        tasks = {task_id: _task_of(run, task_id, plan) for task_id, plan in plans.items()}
+        signals = read_signals(run)
+        tasks = {task_id: _task_of(run, task_id, plan, signals) for task_id, plan in plans.items()}
         run_id = run.run_id
     generated = all(plan["is_generated"] for plan in plans.values())
     facts = {k: v for k, v in manifest["engine"].items() if k != "fingerprint"}
@@ -58,11 +60,11 @@ def read_calibration(folder: Path) -> Mapping[str, Json] | None:
     return values
 
 
-def _task_of(run: RunReader, task_id: str, plan: Mapping[str, Json]) -> ArmTask:
+def _task_of(run: RunReader, task_id: str, plan: Mapping[str, Json], signals: Signals) -> ArmTask:
     subtask = next(iter(plan.get("splits", ())), "")
     samples = {s.sample_id: s.groups.get(subtask, "") for s in run.samples(task_id)}
     graders: set[str] = set()
-    tries = list(_tries(run, task_id, graders))
+    tries = list(_tries(run, task_id, graders, signals))
     protocol = {key: plan.get(key) for key in PROTOCOL}
     protocol["grader"] = sorted(graders) or [f"{plan['grader']} {plan['grader_version']}"]
     if plan["is_generated"]:
@@ -70,9 +72,12 @@ def _task_of(run: RunReader, task_id: str, plan: Mapping[str, Json]) -> ArmTask:
     return build_task(protocol, samples, tries)
 
 
-def _tries(run: RunReader, task_id: str, graders: set[str]) -> Iterator[TryRecord]:
-    for row in run.outcome_rows(task_id):
-        sample_id, repeat, outcome, stop_reason, thought, tokens, prompt_hash, grader, version = row
+def _tries(
+    run: RunReader, task_id: str, graders: set[str], signals: Signals
+) -> Iterator[TryRecord]:
+    for (
+        sample_id, repeat, outcome, stop_reason, thought, tokens, prompt_hash, grader, version, row
+    ) in run.outcome_rows(task_id):  # fmt: skip
         if grader is not None:
             graders.add(f"{grader} {version}")
         yield TryRecord(
@@ -81,6 +86,8 @@ def _tries(run: RunReader, task_id: str, graders: set[str]) -> Iterator[TryRecor
             outcome=OUTCOMES[outcome] if outcome else Outcome.UNGRADED,
             truncated=stop_reason == StopReason.LENGTH,
             open_thought=thought == Thought.OPEN,
+            looping=signals.looping(row),
+            other_script=signals.other_script(row),
             tokens=tokens,
             prompt_hash=prompt_hash,
         )

@@ -29,7 +29,7 @@ class DriftPolicy(BaseModel):
 
     catastrophic_kl: float = Field(default=0.5, gt=0)  # nats a token: FAIL above
     catastrophic_top1_loss: float = Field(default=0.25, gt=0, le=1)  # 1 - agreement: FAIL above
-    escalate_ratio: float = Field(default=3.0, gt=1)  # times the A/A floor: ask for a larger plan
+    escalate_ratio: float = Field(default=3.0, gt=1)  # times the A/A floor: twice the plan above
 
 
 class ShapePolicy(BaseModel):
@@ -37,7 +37,9 @@ class ShapePolicy(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    increase_pt: float = Field(default=1.0, ge=0)  # truncated, unanswered: FAIL if surely above
+    increase_pt: float = Field(
+        default=1.0, ge=0
+    )  # of truncated, looping, ...: FAIL if surely above
     alpha: float = Field(default=0.01, gt=0, lt=0.5)  # of each such FAIL
     length_warn: float = Field(default=0.05, gt=0)  # relative change of the mean length
     length_fail: float = Field(default=0.10, gt=0)  # FAIL where the whole 95 % interval is beyond

@@ -15,9 +15,16 @@ from g4eval.fingerprint import sha256_json
 from g4eval.gate.arm import UNGRADED, Arm, ArmTask
 from g4eval.gate.decide import Look, count_round
 from g4eval.gate.layers import LayerOutcome
+from g4eval.gate.next_steps import missing_commands
 from g4eval.gate.policy import GatePolicy
-from g4eval.gate.schedule import Round
-from g4eval.gate.verdict import EXIT_CODES, GateVerdict, Judgement, paired_scores
+from g4eval.gate.schedule import Round, next_round
+from g4eval.gate.verdict import (
+    EXIT_CODES,
+    GateVerdict,
+    Judgement,
+    complete_rounds,
+    paired_scores,
+)
 from g4eval.records import Json
 from g4eval.stats.accuracy import variances
 from g4eval.stats.paired import Difference, Floats, macro_difference
@@ -75,6 +82,7 @@ def verdict_record(
         "layers": [_layer(layer) for layer in judgement.layers],
         "not_run": [layer.layer for layer in judgement.layers if layer.says == "not run"],
         "calibration": _calibration(base, now),
+        "next": _next(judgement, base, candidate),
     }
     if judgement.looks:
         record.update(_accuracy(judgement, base, candidate, policy))
@@ -127,6 +135,16 @@ def _layer(layer: LayerOutcome) -> dict[str, Any]:
         "findings": list(layer.findings),
         "details": dict(layer.details),
     }
+
+
+def _next(judgement: Judgement, base: Arm, candidate: Arm) -> list[str]:
+    """Return the commands after which the same gate command can say more."""
+    if not judgement.can_continue:
+        return []
+    rounds = judgement.rounds
+    if complete_rounds(rounds, base, candidate) == len(rounds):  # anytime: one more
+        rounds = (*rounds, next_round(rounds[-1]))
+    return missing_commands(rounds, (base, candidate))
 
 
 def _calibration(base: Arm, now: datetime) -> dict[str, Any] | None:

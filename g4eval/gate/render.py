@@ -25,6 +25,7 @@ def render_text(record: Mapping[str, Any], *, was_stored: bool) -> str:
     lines += ["", f"{record['verdict']} (exit code {record['exit_code']})"]
     lines += [f"  {reason}" for reason in record["reasons"]]
     lines.append(record["meaning"])
+    lines += _next_lines(record)
     if was_stored:
         lines.append(f"decided on {record['decided_at']}; the same data give the same verdict")
     lines += _notes(record)
@@ -47,6 +48,7 @@ def render_markdown(record: Mapping[str, Any]) -> str:
         lines += ["", *_markdown_table(record), "", *_primary_lines(record)]
     lines += ["", record["meaning"], "", *(f"- {line}" for line in _layer_lines(record))]
     lines += [f"- {note}" for note in _notes(record)]
+    lines += [f"- next: `{command}`" for command in record["next"]]
     return "\n".join(lines) + "\n"
 
 
@@ -98,10 +100,28 @@ def _layer_lines(record: Mapping[str, Any]) -> list[str]:
         changed = layer["details"].get("changed", ())
         if changed:
             lines[-1] += f" (swap: {layer['details']['axis']}; {'; '.join(changed)})"
+        if "looping" in layer["details"]:
+            lines[-1] += f" ({_shape(layer['details'])})"
         unknown = layer["details"].get("unknown_in_both", ())
         if unknown:
             lines[-1] += f" (unknown in both: {', '.join(unknown)})"
     return lines
+
+
+def _shape(details: Mapping[str, Any]) -> str:
+    """Return L3's shares, baseline to candidate, and the change of the mean length."""
+    rates = {name: found for name, found in details.items() if name != "length"}
+    parts = [
+        f"{name.replace('_', ' ')} {100 * r['baseline']:.1f} to {100 * r['candidate']:.1f} %"
+        for name, r in rates.items()
+    ]
+    length = details["length"]
+    if length is not None:
+        parts.append(
+            f"length {length['change_pct']:+.1f} %, 95 % {length['low_pct']:+.1f} to "
+            f"{length['high_pct']:+.1f}"
+        )
+    return "; ".join(parts)
 
 
 def _rows(record: Mapping[str, Any]) -> list[list[str]]:
@@ -179,6 +199,12 @@ def _look_line(look: Mapping[str, Any]) -> str:
         f"{shown(look[f'{kind}_pass'])} (needs {look['bound_pass']:.2f}), for FAIL "
         f"{shown(look[f'{kind}_fail'])} (needs {look['bound_fail']:.2f})"
     )
+
+
+def _next_lines(record: Mapping[str, Any]) -> list[str]:
+    if not record["next"]:
+        return []
+    return ["next:", *(f"  {line}" for line in record["next"]), "  and this command again"]
 
 
 def _notes(record: Mapping[str, Any]) -> list[str]:

@@ -53,6 +53,11 @@ def plan_rounds(
     )
 
 
+def next_round(last: Round) -> Round:
+    """Return the round after `last`, with its shares."""
+    return Round(repeats={t: (end, 2 * end - start) for t, (start, end) in last.repeats.items()})
+
+
 def tries_in_order(
     round_: Round, sample_ids: Mapping[str, Sequence[str]], decision_seed: int
 ) -> Iterator[Try]:

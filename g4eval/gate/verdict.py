@@ -15,12 +15,13 @@ from g4eval.gate.layers import (
     LayerOutcome,
     check_canary,
     check_drift,
-    check_shape,
     check_static,
     check_ungraded,
 )
+from g4eval.gate.next_steps import missing_commands
 from g4eval.gate.policy import GatePolicy
 from g4eval.gate.schedule import Round, plan_rounds
+from g4eval.gate.shape import check_shape
 from g4eval.stats.drift import DriftSummary
 
 
@@ -80,26 +81,27 @@ def judge(
         return refused
     tasks = common_tasks(base, candidate, policy.tasks)
     static = check_static(base, candidate, tasks, policy)
-    plan = tuple(rounds) if rounds is not None else plan_of(base, candidate, tasks, policy)
-    n_complete = complete_rounds(plan, base, candidate)
-    if n_complete == 0:
-        raise NotReadyError(
-            "no round is complete in both arms: a round holds every sample of every task",
-            where=candidate.run_id,
-            hint="finish both runs: the same g4eval run command continues them",
-        )
-    used = {task: end for task, (_, end) in plan[n_complete - 1].repeats.items()}
-    canary = _canary(base, candidate, used, policy)
     drifted = check_drift(drift, drift_floor, policy)
-    before = [static, canary, drifted]
-    if drifted.says == "FAIL":  # a broken model explains a broken canary
+    if drifted.says == "FAIL":  # a broken model would explain a broken canary, or no data at all
         return Judgement(
             verdict=GateVerdict.FAIL,
             reasons=drifted.findings,
-            layers=tuple(before),
+            layers=(static, LayerOutcome(layer="L1 canary", says="not run"), drifted),
             tasks=tasks,
-            rounds=plan,
         )
+    is_escalated = drifted.says == "escalate"
+    plan = tuple(rounds or plan_of(base, candidate, tasks, policy, is_escalated=is_escalated))
+    n_complete = complete_rounds(plan, base, candidate)
+    if n_complete == 0:
+        commands = missing_commands(plan, (base, candidate))
+        raise NotReadyError(
+            "no round is complete in both arms: a round holds every sample of every task",
+            where=candidate.run_id,
+            hint="finish both runs: " + "; ".join(commands),
+        )
+    used = {task: end for task, (_, end) in plan[n_complete - 1].repeats.items()}
+    canary = _canary(base, candidate, used, policy)
+    before = [static, canary, drifted]
     if canary.says == "INVALID":
         return _invalid(before, canary.findings, tasks)
     pair = _Pair(base=base, candidate=candidate, tasks=tasks, rounds=plan)
@@ -118,9 +120,19 @@ def check_before_generation(base: Arm, candidate: Arm, policy: GatePolicy) -> Ju
 
 
 def plan_of(
-    base: Arm, candidate: Arm | None, tasks: Sequence[str], policy: GatePolicy
+    base: Arm,
+    candidate: Arm | None,
+    tasks: Sequence[str],
+    policy: GatePolicy,
+    *,
+    is_escalated: bool = False,
 ) -> tuple[Round, ...]:
-    """Return the rounds of a decision: the policy's repeats, else those that the arms have."""
+    """Return the rounds of a decision: the policy's repeats, else those that the arms have.
+
+    Unusual drift escalates to twice as many, as each named plan is twice the one before it. It is
+    known before the first look, so the plan is fixed by then. An early look of the larger plan may
+    still decide, by stricter boundaries.
+    """
     arms = [base] if candidate is None else [base, candidate]
     repeats: dict[str, int] = {}
     for task in tasks:
@@ -133,6 +145,8 @@ def plan_of(
                 where=min(arms, key=lambda arm: arm.tasks[task].n_repeats).run_id,
                 hint="the same g4eval run command continues a run",
             )
+    if is_escalated:
+        repeats = {task: 2 * count for task, count in repeats.items()}
     return plan_rounds(repeats, design=policy.design, looks=policy.looks)
 
 

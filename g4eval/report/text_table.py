@@ -95,11 +95,17 @@ def _cells(name: str, estimate: Estimate) -> tuple[str, ...]:
         _percent(estimate.se_super),
         _range(estimate.interval),
         _range(estimate.interval_super),
-        f"{estimate.n_samples} x {estimate.n_repeats}",
+        f"{estimate.n_samples} x {_repeats(estimate)}",
         _share(estimate.n_truncated, estimate),
         _share(estimate.n_no_answer, estimate),
         _share(estimate.n_ungraded, estimate),
     )
+
+
+def _repeats(estimate: Estimate) -> str:
+    """Return how many graded repeats a sample has; samples may have fewer than the most of them."""
+    even = estimate.n_graded == estimate.n_samples * estimate.n_repeats
+    return str(estimate.n_repeats) if even else f"up to {estimate.n_repeats}"
 
 
 def _in_task_order(

@@ -148,6 +148,10 @@ class ClusteredMean:
         """The one-sided 95 % upper limit; the mean itself for one sequence."""
         return self.mean if math.isnan(self.se) else self.mean + 1.644854 * self.se
 
+    def as_json(self) -> dict[str, Json]:
+        """Return both numbers; the error is None where there is none."""
+        return {"mean": self.mean, "se": None if math.isnan(self.se) else self.se}
+
 
 def clustered_mean(values: Sequence[Floats]) -> ClusteredMean:
     """Return the mean over all tokens of several sequences, [n_i] each."""
@@ -159,6 +163,21 @@ def clustered_mean(values: Sequence[Floats]) -> ClusteredMean:
         return ClusteredMean(mean=mean, se=math.nan)
     spread = float(((sums - mean * sizes) ** 2).sum()) * count / (count - 1)
     return ClusteredMean(mean=mean, se=math.sqrt(spread) / float(sizes.sum()))
+
+
+def kl_increase(lower: Sequence[SequenceDrift], upper: Sequence[SequenceDrift]) -> ClusteredMean:
+    """Return how much more KL a token `upper` has than `lower`, in nats.
+
+    Both are drifts from one baseline on the same tokens, and are paired token by token: what makes
+    a token hard for either is no error. Clustered by sequence.
+    """
+    return clustered_mean([_kl_of(b) - _kl_of(a) for a, b in zip(lower, upper, strict=True)])
+
+
+def _kl_of(sequence: SequenceDrift) -> Floats:
+    if sequence.kl is not None:
+        return sequence.kl
+    return sequence.base_logprobs - sequence.candidate_logprobs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,25 +207,19 @@ class DriftSummary:
 
     def as_json(self) -> dict[str, Json]:
         """Return every number, parts included."""
-
-        def mean(value: ClusteredMean | None) -> Json:
-            if value is None:
-                return None
-            return {"mean": value.mean, "se": None if math.isnan(value.se) else value.se}
-
         values: dict[str, Any] = {
             "n_sequences": self.n_sequences,
             "n_tokens": self.n_tokens,
-            "kl": mean(self.kl),
-            "sampled_kl": mean(self.sampled_kl),
+            "kl": self.kl and self.kl.as_json(),
+            "sampled_kl": self.sampled_kl.as_json(),
             "kl_p99": self.kl_p99,
             "kl_p999": self.kl_p999,
             "kl_max": self.kl_max,
             "kl_max_position": self.kl_max_position,
-            "top1": mean(self.top1),
+            "top1": self.top1 and self.top1.as_json(),
             "first_divergence": self.first_divergence,
             "diverged": self.diverged,
-            "delta_p": mean(self.delta_p),
+            "delta_p": self.delta_p.as_json(),
             "delta_p_rms": self.delta_p_rms,
             "delta_p_percentiles": self.delta_p_percentiles,
         }

@@ -164,15 +164,26 @@ class RunReader:
         """Yield what the gate reads of each completion, as plain values.
 
         A tuple: sample id, repeat, outcome (None: not graded), stop reason, thought, completion
-        tokens, prompt hash, grader, grader version. `rows` says more and takes ten times as long.
+        tokens, prompt hash, grader, grader version, row. `rows` says more and takes ten times as
+        long.
         """
         yield from self._db.execute(
             "SELECT c.sample_id, c.repeat, g.outcome, c.stop_reason, c.thought, "
-            "c.completion_tokens, c.prompt_hash, g.grader, g.grader_version "
+            "c.completion_tokens, c.prompt_hash, g.grader, g.grader_version, c.id "
             "FROM completions c LEFT JOIN grades g ON g.id = "
             "(SELECT MAX(id) FROM grades WHERE key = c.key) WHERE c.task_id = ?",
             (task_id,),
         )
+
+    def written_texts(self, *, after: int) -> Iterator[tuple[int, str, str | None, str | None]]:
+        """Yield row, text, reasoning and prompt hash of each completion behind row `after`."""
+        rows = self._db.execute(
+            "SELECT id, text, reasoning, prompt_hash FROM completions WHERE id > ? ORDER BY id",
+            (after,),
+        )
+        for row, text, reasoning, prompt_hash in rows:
+            thought = None if reasoning is None else schema.unpack_text(reasoning)
+            yield row, schema.unpack_text(text), thought, prompt_hash
 
     def texts(self, task_id: str) -> Iterator[StoredTexts]:
         """Yield what a reader looks at, by sample and repeat; no token ids and no raw text."""

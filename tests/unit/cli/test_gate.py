@@ -1,6 +1,7 @@
 """The gate from the command line, on engine fake with planted accuracies."""
 
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +267,12 @@ def test_drift_orders_engines_and_stops_a_broken_one(quick_cli: Cli, tmp_path: P
     assert levels[0] == 0.0
     assert levels == sorted(levels)
     assert found["near"]["top1"]["mean"] > found["broken"]["top1"]["mean"]
+    ladder = json.loads(quick_cli("drift", "base", *drifts, "--json").stdout)
+    assert ladder["candidates"] == {name: found[name] for name in drifts}
+    steps = [(step["from"], step["to"]) for step in ladder["steps"]]
+    assert steps == [("near", "far"), ("far", "broken")]
+    assert ladder["steps"][0]["kl"]["mean"] == pytest.approx(levels[2] - levels[1])
+    assert "near to far: mean KL +" in quick_cli("drift", "base", *drifts).stdout
     gated = quick_cli("gate", "base", "broken", "--uncalibrated")
     assert gated.returncode == 1
     assert "L2 drift: FAIL" in gated.stdout
@@ -281,3 +288,123 @@ def test_drift_of_a_run_without_token_ids_is_refused(quick_cli: Cli):
     found = quick_cli("drift", "base", "base")
     assert found.returncode == 4
     assert "recorded no token ids" in found.stderr
+
+
+def test_unusual_drift_doubles_the_plan_and_the_printed_commands_finish_it(
+    quick_cli: Cli, tmp_path: Path
+):
+    ids = ("--set", "engine.token_ids=true")
+    make(quick_cli, "base", 0, 0.7, *ids)
+    make(quick_cli, "same", 1, 0.7, *ids)
+    assert quick_cli("gate-calibrate", "base", "same").returncode == 0  # its floor is 0
+    make(quick_cli, "moved", 2, 0.7, *ids, "--set", "engine.drift=0.02")
+    assert quick_cli("drift", "base", "moved").returncode == 0
+    gate = ("gate", "base", "moved", "--policy", policy(tmp_path, "margin_pt: 10\n"))
+    found = quick_cli(*gate)
+    assert found.returncode == 3, found.stdout + found.stderr
+    assert "L2 drift: escalate" in found.stdout
+    record = verdict(tmp_path, "moved")
+    assert record["rounds"][-1] == {"demo_math": [12, 16]}
+    assert len(record["next"]) == 2
+    for command in record["next"]:
+        assert command in found.stdout
+        assert quick_cli(*command.split()[1:]).returncode == 0
+    finished = quick_cli(*gate)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert verdict(tmp_path, "moved")["pairs_used"] == 12 * 16  # the third look was enough
+    assert "next:" not in finished.stdout
+
+
+def test_a_driven_candidate_with_unusual_drift_goes_as_far_as_the_baseline(
+    quick_cli: Cli, tmp_path: Path
+):
+    ids = ("--set", "engine.token_ids=true")
+    make(quick_cli, "base", 0, 0.7, *ids)
+    make(quick_cli, "same", 1, 0.7, *ids)
+    assert quick_cli("gate-calibrate", "base", "same").returncode == 0
+    driven = (
+        "gate", "base", "--policy", policy(tmp_path, "margin_pt: 10\n"), "--engine", "fake",
+        "--run-id", "driven", "--set", "engine.drift=0.02",
+    )  # fmt: skip
+    found = quick_cli(*driven)
+    assert found.returncode == 3, found.stdout + found.stderr
+    record = verdict(tmp_path, "driven")
+    assert (record["pairs_used"], record["pairs_planned"]) == (8 * 16, 16 * 16)
+    assert quick_cli(*record["next"][0].split()[1:]).returncode == 0
+    assert quick_cli(*driven).returncode == 0
+    assert verdict(tmp_path, "driven")["pairs_used"] == 12 * 16  # the third look was enough
+
+
+def test_a_driven_candidate_that_drift_shows_to_be_broken_generates_no_round(
+    quick_cli: Cli, tmp_path: Path
+):
+    ids = ("--set", "engine.token_ids=true")
+    make(quick_cli, "base", 0, 0.7, *ids)
+    assert quick_cli("drift", "base", "base").returncode == 0
+    found = quick_cli(
+        "gate", "base", "--uncalibrated", "--engine", "fake", "--run-id", "driven",
+        "--set", "engine.drift=3", "--set", "engine.journal=journal.txt",
+    )  # fmt: skip
+    assert found.returncode == 1, found.stderr
+    assert "L2 drift: FAIL" in found.stdout
+    assert len((tmp_path / "journal.txt").read_text().split()) == 20  # the canary alone
+
+
+def grades_of(run: Path) -> list[tuple[str, str]]:
+    with sqlite3.connect(run / "run.sqlite") as db:
+        return db.execute("SELECT key, outcome FROM grades ORDER BY id").fetchall()
+
+
+def test_calibrating_grades_twice_and_varies_what_shares_a_batch(quick_cli: Cli, tmp_path: Path):
+    make(quick_cli, "base", 0, 0.7)
+    before = grades_of(tmp_path / "runs" / "base")
+    found = quick_cli("gate-calibrate", "base")
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert "ok: graders repeat their grades: 128 graded twice, none judged" in found.stdout
+    assert "batches: concurrency 64 in the baseline, concurrency 32 in the second" in found.stdout
+    stored = json.loads((tmp_path / "runs" / "base" / "calibration.json").read_text())
+    assert stored["load"] == {"baseline": {"concurrency": 64}, "again": {"concurrency": 32}}
+    assert grades_of(tmp_path / "runs" / "base") == before
+    with sqlite3.connect(tmp_path / "runs" / "base-again" / "run.sqlite") as db:
+        order = [s for (s,) in db.execute("SELECT sample_id FROM completions ORDER BY id")]
+    assert len(set(order[:8])) > 1  # the baseline went sample by sample
+    given = quick_cli("gate-calibrate", "base", "base-again", "--no-control")
+    assert "concurrency 32 in the second run" in given.stdout
+
+
+def test_grades_that_do_not_repeat_leave_the_gate_unarmed_and_the_run_as_it_was(
+    quick_cli: Cli, tmp_path: Path
+):
+    make(quick_cli, "base", 0, 0.7)
+    make(quick_cli, "again", 1, 0.7)
+    run = tmp_path / "runs" / "base"
+    with sqlite3.connect(run / "run.sqlite") as db:  # as if a time limit had struck
+        db.execute(
+            "UPDATE grades SET outcome = 'incorrect' WHERE id = "
+            "(SELECT MIN(id) FROM grades WHERE outcome = 'correct')"
+        )
+    before = grades_of(run)
+    found = quick_cli("gate-calibrate", "base", "again", "--no-control")
+    assert found.returncode == 4
+    assert "NOT MET: graders repeat their grades: 1 of 128 judged otherwise: demo_math" in (
+        found.stdout
+    )
+    assert "incorrect then correct" in found.stdout
+    assert "concurrency 64 in both runs: what shares a batch was not varied" in found.stdout
+    assert grades_of(run) == before
+
+
+def test_a_run_is_not_gated_against_itself(quick_cli: Cli, tmp_path: Path):
+    make(quick_cli, "base", 0, 0.7)
+    assert quick_cli("export", "base", "--to", "gate", "--out", "base.json").returncode == 0
+    for name in ("base", "base.json"):
+        found = quick_cli("gate", name, "base", "--uncalibrated", "--policy", policy(tmp_path))
+        assert found.returncode == 2
+        assert "'base' is the baseline and the candidate" in found.stderr
+
+
+def test_keys_of_a_policy_that_contradict_each_other_are_named(quick_cli: Cli, tmp_path: Path):
+    rules = policy(tmp_path, "margin_pt: 1\nok_pt: -2\n")
+    found = quick_cli("gate-plan", "--policy", rules)
+    assert found.returncode == 2
+    assert found.stderr.startswith("error: {'margin_pt': 1, 'ok_pt': -2} breaks its rule: ok_pt")

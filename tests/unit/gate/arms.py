@@ -43,6 +43,8 @@ def arm_task(rows: Sequence[str], **changes: Any) -> ArmTask:
         "outcomes": outcomes,
         "truncated": np.zeros(outcomes.shape, np.bool_),
         "open_thoughts": np.zeros(outcomes.shape, np.bool_),
+        "looping": np.zeros(outcomes.shape, np.bool_),
+        "other_script": np.zeros(outcomes.shape, np.bool_),
         "tokens": np.full(outcomes.shape, 100.0),
         "prompt_hashes": np.where(outcomes == 4, "", "hash").astype("U64"),
     }

@@ -50,10 +50,16 @@ def test_scores_count_no_answer_as_wrong_and_leave_out_the_ungraded():
     np.testing.assert_array_equal(arm_task(["CINU."]).scores, [[1.0, 0.0, 0.0, np.nan, np.nan]])
 
 
+FLAGS = ("truncated", "open_thoughts", "looping", "other_script")
+
+
 def test_a_gate_file_gives_back_the_arm(tmp_path: Path):
     task = replace(
         arm_task(["CI", "NU", "C."], groups=("x", "x", "y")),
         truncated=np.array([[0, 1], [0, 0], [1, 0]], np.bool_),
+        open_thoughts=np.array([[0, 1], [0, 0], [0, 0]], np.bool_),
+        looping=np.array([[0, 0], [1, 0], [0, 0]], np.bool_),
+        other_script=np.array([[1, 1], [0, 0], [0, 0]], np.bool_),
         tokens=np.array([[5, 6], [7, np.nan], [9, np.nan]]),
         prompt_hashes=np.array([["h1", "h1"], ["h2", "h3"], ["h4", ""]], "U64"),
     )
@@ -63,7 +69,7 @@ def test_a_gate_file_gives_back_the_arm(tmp_path: Path):
     after = read_gate_file(path)
     assert (after.run_id, after.seed, after.facts) == (before.run_id, 0, before.facts)
     assert after.fingerprint == before.fingerprint
-    for name in ("outcomes", "truncated", "open_thoughts", "tokens", "prompt_hashes"):
+    for name in (*FLAGS, "outcomes", "tokens", "prompt_hashes"):
         np.testing.assert_array_equal(getattr(after.tasks["demo"], name), getattr(task, name))
     assert after.tasks["demo"].groups == ("x", "x", "y")
     assert after.digest({"demo": (0, 2)}) == before.digest({"demo": (0, 2)})
@@ -81,7 +87,7 @@ def test_a_gate_file_holds_no_folder_of_its_machine(tmp_path: Path):
         ("nothing", "is not a gate file"),
         ("{}", "is not a gate file"),
         ('{"format": "other"}', "'other' is not 'g4eval-gate'"),
-        ('{"format": "g4eval-gate", "version": 9}', "version 9 is not 1"),
+        ('{"format": "g4eval-gate", "version": 9}', "version 9 is not 2"),
     ],
 )
 def test_anything_else_is_refused(tmp_path: Path, text: str, message: str):

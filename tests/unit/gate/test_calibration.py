@@ -7,7 +7,7 @@ import pytest
 
 from g4eval.errors import NotComparableError, NotReadyError
 from g4eval.gate.arm import CORRECT, INCORRECT, Arm
-from g4eval.gate.calibration import calibrate, check_armed, save_calibration
+from g4eval.gate.calibration import GraderNoise, calibrate, check_armed, save_calibration
 from g4eval.gate.load import read_calibration
 from g4eval.gate.policy import GatePolicy
 from tests.unit.gate.arms import arm, arm_task
@@ -108,3 +108,13 @@ def test_a_calibration_that_missed_something_is_refused_with_what_it_missed():
     missed = calibrate(base, beta_arm(0, draw=2), None, POLICY, now=NOW)
     with pytest.raises(NotComparableError, match="not the two runs draw independently"):
         check_armed(replace(base, calibration=missed), uncalibrated=False)
+
+
+def test_graders_that_could_not_be_asked_again_are_told_of_and_do_not_disarm():
+    arms = (beta_arm(0, draw=1), beta_arm(1, draw=2), None)
+    absent = GraderNoise(n_graded=0, changed=(), not_run="no data")
+    found = calibrate(*arms, POLICY, now=NOW, noise=absent)
+    assert found["checks"][-1]["found"] == "not run: no data"
+    assert found["is_armed"]
+    noisy = GraderNoise(n_graded=9, changed=("demo s0001/0 correct then incorrect",))
+    assert failed(calibrate(*arms, POLICY, now=NOW, noise=noisy)) == ["graders repeat their grades"]

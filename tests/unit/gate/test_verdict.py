@@ -145,10 +145,29 @@ def test_low_drift_never_passes_by_itself():
     assert found.layers[2].says == "ok"
 
 
-def test_unusual_drift_asks_for_more():
-    found = judge(*pair(0.8, 0.8), GatePolicy(margin_pt=8), drift=drift_of(0.01), drift_floor=0.001)
-    assert found.verdict is GateVerdict.PASS
+def test_unusual_drift_doubles_the_plan_and_an_early_look_may_still_decide():
+    arms = pair(0.8, 0.8)
+    odd = {"drift": drift_of(0.01), "drift_floor": 0.001}
+    calm = judge(*arms, GatePolicy(margin_pt=3))
+    found = judge(*arms, GatePolicy(margin_pt=3), **odd)
     assert found.layers[2].says == "escalate"
+    assert calm.rounds[-1].repeats == {"demo": (3, 4)}
+    assert [r.repeats["demo"] for r in found.rounds] == [(0, 2), (2, 4), (4, 6), (6, 8)]
+    # What the small plan passes at its end is half of the large one, and not enough there.
+    assert calm.verdict is GateVerdict.PASS
+    assert found.verdict is GateVerdict.INCONCLUSIVE
+    assert found.can_continue
+    assert judge(*arms, GatePolicy(margin_pt=20), **odd).verdict is GateVerdict.PASS
+
+
+def test_escalation_without_a_look_left_names_what_to_run():
+    with pytest.raises(NotReadyError) as refused:
+        judge(*pair(0.8, 0.8), GatePolicy(design="fixed"), drift=drift_of(0.01), drift_floor=0.001)
+    assert refused.value.hint == (
+        "finish both runs: g4eval run --from RUNS/base/manifest.json --runs-dir RUNS "
+        "--run-id base --set demo.repeats=8; g4eval run --from RUNS/candidate/manifest.json "
+        "--runs-dir RUNS --run-id candidate --set demo.repeats=8"
+    )
 
 
 def test_a_surge_of_truncated_answers_fails_at_equal_accuracy():
@@ -158,6 +177,35 @@ def test_a_surge_of_truncated_answers_fails_at_equal_accuracy():
     found = judge(base, changed(candidate, truncated=truncated), GatePolicy(margin_pt=8))
     assert found.verdict is GateVerdict.FAIL
     assert found.reasons[0].startswith("truncated: the share rose by +20.0%")
+
+
+@pytest.mark.parametrize("signal", ["looping", "other_script"])
+def test_loops_and_other_scripts_warn_where_a_rise_is_sure_and_fail_where_it_is_large(signal: str):
+    base, candidate = pair(0.8, 0.8)
+    few = np.zeros((300, 4), bool)
+    few[:5] = True  # 1.7 points more: surely some, and not surely over 1
+    policy = GatePolicy(margin_pt=8, design="fixed")
+    name = signal.replace("_", " ")
+    found = judge(base, changed(candidate, **{signal: few}), policy)
+    assert found.verdict is GateVerdict.PASS
+    assert found.layers[3].findings == (f"{name}: the share surely rose, by +1.7%",)
+    many = np.zeros((300, 4), bool)
+    many[:, 0] = True
+    found = judge(base, changed(candidate, **{signal: many}), policy)
+    assert found.verdict is GateVerdict.FAIL
+    assert found.reasons[0] == f"{name}: the share rose by +25.0%, surely more than 1 points"
+
+
+def test_equal_shares_of_loops_are_no_finding():
+    base, candidate = pair(0.8, 0.8)
+    rng = np.random.default_rng(0)
+    left, right = (changed(arm, looping=rng.random((300, 4)) < 0.1) for arm in (base, candidate))
+    found = judge(left, right, GatePolicy(margin_pt=8))
+    assert found.verdict is GateVerdict.PASS
+    assert found.layers[3].findings == ()
+    shares = found.layers[3].details["looping"]
+    assert shares["baseline"] == pytest.approx(0.1, abs=0.03)
+    assert shares["increase"] == pytest.approx(shares["candidate"] - shares["baseline"])
 
 
 def test_longer_answers_fail_and_a_little_longer_ones_warn():

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from g4eval.stats.drift import (
     compare_scores,
     js_divergence,
     kl_divergence,
+    kl_increase,
     off_policy_difference,
     summarise_drift,
     total_variation,
@@ -176,3 +178,22 @@ def test_off_policy_recovers_a_tiny_planted_change():
 def test_off_policy_refuses_large_changes():
     weights = np.random.default_rng(1).normal(0, 2, 500)
     assert not off_policy_difference(weights, np.ones(500)).is_applicable
+
+
+def test_a_step_of_a_ladder_is_paired_token_by_token():
+    # Tokens differ a hundredfold in drift, and each has .001 more on the upper rung: no error.
+    tokens = [[0, 1, 0, 2], [0, 2, 2]]
+    lower = [drift_of(P, Q, ids, top_k=3) for ids in tokens]
+    moved = [replace(s, kl=s.kl * np.linspace(1, 100, len(s.kl))) for s in lower]
+    upper = [replace(s, kl=s.kl + 0.001) for s in moved]
+    step = kl_increase(moved, upper)
+    assert step.mean == pytest.approx(0.001)
+    assert step.se == pytest.approx(0, abs=1e-12)
+    assert kl_increase(upper, moved).mean == pytest.approx(-0.001)
+
+
+def test_a_step_without_top_tokens_uses_the_tokens_themselves():
+    lower, upper = (drift_of(P, q, [0, 1, 0], top_k=0) for q in (P, Q))
+    # ln .2/.3 and ln .7/.6
+    expected = (math.log(0.2 / 0.3) + math.log(0.7 / 0.6)) / 2
+    assert kl_increase([lower], [upper]).mean == pytest.approx(expected)
