@@ -6,6 +6,11 @@ import sys
 
 import pytest
 
+from g4eval.sandbox.base import CodeJob, CodeTest, Verdict
+from g4eval.task.code_tests import read_tests
+from g4eval.task.datasets import load_samples
+from tests.tasks.conftest import bundled_task
+
 pytestmark = pytest.mark.docker
 
 
@@ -62,6 +67,23 @@ def test_details_hold_the_official_list(docker_client, jobs) -> None:
         [-3],
         [True],
         [-4],
+    ]
+
+
+def test_the_reference_solutions_of_demo_code_are_right_officially(judge) -> None:
+    samples = load_samples(bundled_task("demo/demo_code.yaml"), None).samples
+    jobs = [
+        CodeJob(
+            job_id=sample.sample_id,
+            code=sample.target["solution"],
+            tests=tuple(CodeTest(**test) for test in read_tests(sample.fields["tests"])),
+            fn_name=sample.target["fn_name"],
+        )
+        for sample in samples
+    ]
+    assert len(jobs) == 13
+    assert [(r.job_id, r.verdict, r.error) for r in judge(*jobs)] == [
+        (job.job_id, Verdict.ACCEPTED, None) for job in jobs
     ]
 
 
