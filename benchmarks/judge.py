@@ -1,10 +1,13 @@
-"""Solutions a second through the sandbox, and its overhead; side by side with the official checker.
+"""Solutions a second through the sandbox and its overhead, beside the official checker's.
 
-    python benchmarks/judge.py [--slots 1 2] [--solutions 400] [--official FOLDER --python PYTHON]
+    python benchmarks/judge.py [--slots 1 2] [--solutions 400] [--data DATA_DIR/livecodebench]
+                               [--official FOLDER --python PYTHON]
 
-FOLDER is a checkout of LiveCodeBench/LiveCodeBench, PYTHON an interpreter with numpy and tqdm. Both
-judges get the same solutions, one after the other in rounds, since a shared machine's speed drifts.
-Overhead: a slot's time for a solution less the time from its fork to its end.
+Three loads: a tiny program and a tiny function with 15 tests each, where all time is the judge's
+own, and, with --data, recorded solutions that meet no time limit, as a run has them. FOLDER is a
+checkout of LiveCodeBench/LiveCodeBench, PYTHON an interpreter with numpy and tqdm. Both judges get
+the same solutions, in turn, since a shared machine's speed drifts. Overhead: a slot's time for a
+solution less the time from its fork to its end.
 """
 
 import argparse
@@ -15,17 +18,23 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from recorded_solutions import load_rows, make_job, pick_rows
 
 from g4eval.sandbox.base import CodeJob, CodeTest, Verdict
 from g4eval.sandbox.docker_pool import DockerSandbox, PoolOptions
 
 N_TESTS = 15
 WORKERS = (1, 2, 4, 12)
+WHOLE_RUN = 1055 * 10
 PROGRAM = "n = int(input())\ntotal = 0\nfor i in range(n + 1):\n    total += i\nprint(total)\n"
 FUNCTION = "class Solution:\n    def total(self, n: int) -> int:\n        return n * (n + 1) // 2\n"
 TESTS = tuple(CodeTest(input=str(n), output=str(n * (n + 1) // 2)) for n in range(N_TESTS))
 KINDS = {"stdin": (PROGRAM, None), "functional": (FUNCTION, "total")}
+TIME_LIMIT = -3  # the official code
 OFFICIAL = """
 import json, os, sys, time
 folder, workers, path = sys.argv[1], int(sys.argv[2]), sys.argv[3]
@@ -36,81 +45,131 @@ if __name__ == "__main__":
     started = time.perf_counter()
     results, _ = evaluate_generations(job["samples"], job["codes"], False, workers, 6)
     seconds = time.perf_counter() - started
-    right = sum(all(r) for rs in results.values() for r in rs)
+    right = sum(all(x > 0 for x in r) for rs in results.values() for r in rs)
     print(json.dumps({"seconds": seconds, "right": right}))
 """
 
 
-async def ours(slots: int, kind: str, count: int) -> tuple[float, list[float], float]:
-    """Return solutions a second, overheads in seconds, and the mean run's seconds."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """Solutions to judge, and how many of them are right."""
+
+    name: str
+    jobs: list[CodeJob]
+    n_right: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speed:
+    """What our judge did with a load."""
+
+    rate: float  # solutions a second
+    overhead_median: float  # seconds
+    overhead_p99: float
+    run_mean: float  # seconds from fork to end
+
+
+def tiny_load(kind: str, count: int) -> Load:
+    """Return `count` copies of a tiny solution, no two alike."""
     code, fn_name = KINDS[kind]
+    jobs = [
+        CodeJob(job_id=str(n), code=f"# {n}\n{code}", tests=TESTS, fn_name=fn_name)
+        for n in range(count)
+    ]
+    return Load(name=kind, jobs=jobs, n_right=count)
+
+
+def recorded_load(folder: Path, count: int) -> Load:
+    """Return recorded solutions, in the order of a hash, a problem's own together."""
+    rows, problems = load_rows(folder)
+    judged = [
+        row
+        for row in rows
+        if row["checker_on_shipped_tests"] is not None and row["checker_error_code"] != TIME_LIMIT
+    ]
+    chosen = sorted(pick_rows(judged, count), key=lambda row: str(row["question_id"]))
+    n_right = sum(row["checker_on_shipped_tests"] for row in chosen)
+    return Load(name="recorded", jobs=[make_job(row, problems) for row in chosen], n_right=n_right)
+
+
+async def ours(load: Load, slots: int) -> Speed:
+    """Judge a load in `slots` containers."""
     async with DockerSandbox(PoolOptions(slots=slots)) as sandbox:
         started = time.perf_counter()
-        jobs = [
-            CodeJob(job_id=str(n), code=f"# {n}\n{code}", tests=TESTS, fn_name=fn_name)
-            for n in range(count)
-        ]
-        results = await asyncio.gather(*map(sandbox.judge, jobs))
+        results = await asyncio.gather(*map(sandbox.judge, load.jobs))
         seconds = time.perf_counter() - started
-        assert all(result.verdict is Verdict.ACCEPTED for result in results)
-        run = statistics.mean(result.wall_seconds or 0.0 for result in results)
-        return count / seconds, sandbox.overheads, run
+        n_right = sum(result.verdict is Verdict.ACCEPTED for result in results)
+        assert n_right == load.n_right, f"{n_right} right, not {load.n_right}"
+        overheads = sorted(sandbox.overheads)
+        return Speed(
+            rate=len(results) / seconds,
+            overhead_median=overheads[len(overheads) // 2],
+            overhead_p99=overheads[int(len(overheads) * 0.99)],
+            run_mean=statistics.mean(result.wall_seconds or 0.0 for result in results),
+        )
 
 
-def official(folder: Path, python: str, workers: int, kind: str, count: int) -> float:
+def official(load: Load, folder: Path, python: str, workers: int) -> float:
     """Return the official checker's solutions a second."""
-    code, fn_name = KINDS[kind]
-    tests = {
-        "inputs": [test.input for test in TESTS],
-        "outputs": [test.output for test in TESTS],
-        "fn_name": fn_name,
-    }
-    sample = {"input_output": json.dumps(tests)}
-    job = {"samples": [sample] * count, "codes": [[f"# {n}\n{code}"] for n in range(count)]}
+    samples = [{"input_output": json.dumps(_official_tests(job))} for job in load.jobs]
+    task: dict[str, Any] = {"samples": samples, "codes": [[job.code] for job in load.jobs]}
     with tempfile.TemporaryDirectory() as scratch:
-        (Path(scratch) / "job.json").write_text(json.dumps(job))
+        (Path(scratch) / "job.json").write_text(json.dumps(task))
         (Path(scratch) / "run.py").write_text(OFFICIAL)
         command = [python, "run.py", str(folder.resolve()), str(workers), "job.json"]
         done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=True)
     answer = json.loads(done.stdout.strip().splitlines()[-1])
-    assert answer["right"] == count, answer
-    return count / float(answer["seconds"])
+    if answer["right"] != load.n_right:  # more workers than cores: slow solutions time out
+        print(f"  official, {workers} workers: {answer['right']} right, not {load.n_right}")
+    return len(load.jobs) / float(answer["seconds"])
+
+
+def _official_tests(job: CodeJob) -> dict[str, Any]:
+    return {
+        "inputs": [test.input for test in job.tests],
+        "outputs": [test.output for test in job.tests],
+        "fn_name": job.fn_name,
+    }
 
 
 def main() -> None:
-    """Print one line a measurement."""
+    """Print a line a measurement, and what a whole run would cost."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--slots", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--solutions", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--data", type=Path)
     parser.add_argument("--official", type=Path)
     parser.add_argument("--python", default=sys.executable)
     options = parser.parse_args()
+    loads = [tiny_load(kind, options.solutions) for kind in KINDS]
+    if options.data:
+        loads.append(recorded_load(options.data, options.solutions))
     for round_number in range(options.rounds):
-        for kind in KINDS:
-            best = 0.0
-            for slots in options.slots:
-                rate, overheads, run = asyncio.run(ours(slots, kind, options.solutions))
-                best = max(best, rate)
-                overheads.sort()
-                print(
-                    f"round {round_number} {kind}: {slots} slots {rate:.1f}/s, overhead "
-                    f"{overheads[len(overheads) // 2] * 1e3:.2f} ms median, "
-                    f"{overheads[int(len(overheads) * 0.99)] * 1e3:.2f} ms p99; "
-                    f"run {run * 1e3:.2f} ms mean"
-                )
+        for load in loads:
+            print(f"round {round_number}, {load.name}, {len(load.jobs)} solutions", flush=True)
+            best = max(report_ours(load, slots) for slots in options.slots)
             if options.official:
                 rates = {
-                    workers: official(
-                        options.official, options.python, workers, kind, options.solutions // 4
-                    )
+                    workers: official(load, options.official, options.python, workers)
                     for workers in WORKERS
                 }
                 listed = ", ".join(f"{workers}: {rate:.1f}" for workers, rate in rates.items())
-                print(
-                    f"round {round_number} {kind}: official, workers: solutions/s {listed}; "
-                    f"ours is {best / max(rates.values()):.1f} x its best"
-                )
+                ratio = best / max(rates.values())
+                print(f"  official, workers: solutions/s: {listed}; ours is {ratio:.1f} x its best")
+
+
+def report_ours(load: Load, slots: int) -> float:
+    """Measure and print our judge; return its solutions a second."""
+    speed = asyncio.run(ours(load, slots))
+    minutes = WHOLE_RUN / speed.rate / 60
+    print(
+        f"  {slots} slots: {speed.rate:.1f}/s, overhead {speed.overhead_median * 1e3:.2f} ms "
+        f"median, {speed.overhead_p99 * 1e3:.2f} ms p99; run {speed.run_mean * 1e3:.2f} ms mean; "
+        f"{WHOLE_RUN:,} solutions: {minutes:.1f} min",
+        flush=True,
+    )
+    return speed.rate
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Judge the recorded LiveCodeBench solutions and compare with the official checker's verdicts.
 
-    python benchmarks/recorded_solutions.py DATA_DIR/livecodebench [--count N] [--slots N] [--fair]
+    python benchmarks/recorded_solutions.py DATA_DIR/livecodebench [--count N] [--part I/N]
+        [--slots N] [--fair]
 
 By hand; docs/verification.md keeps the result. With --fair, every solution also gets the second
 reading, and the table says how many verdicts differ. DATA_DIR: the benchmark data's folder.
@@ -99,11 +100,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int)
+    parser.add_argument("--part", default="1/1", help="I/N: the I-th of N parts")
     parser.add_argument("--slots", type=int, default=1)
     parser.add_argument("--fair", action="store_true")
     options = parser.parse_args()
     rows, problems = load_rows(options.folder)
-    chosen = pick_rows(rows, options.count)
+    part, parts = map(int, options.part.split("/"))
+    chosen = pick_rows(rows, options.count)[part - 1 :: parts]
     started = time.monotonic()
     results = asyncio.run(judge([make_job(row, problems) for row in chosen], options.slots))
     print(f"{len(chosen):,} solutions in {time.monotonic() - started:.0f} s")

@@ -165,15 +165,27 @@ def _audit(summary: TaskSummary) -> Iterator[str]:
     """Yield how often the reading of an answer is in doubt, and where to look first."""
     audit = summary.audit
     counts = (
-        (audit.n_not_extracted, "right by the second reading alone"),
+        (audit.n_not_extracted, f"right by {_second_reading(summary)} alone"),
+        (audit.n_right_by_first_alone, "right by the first reading alone"),
         (audit.n_readings_differ, "read differently by the two"),
         (audit.n_ended_unanswered, "ended without an answer that could be found"),
     )
     if not any(count for count, _ in counts):
         return
-    yield "  extraction: " + ", ".join(f"{count:,} {words}" for count, words in counts if count)
+    name = "judging" if _runs_code(summary) else "extraction"
+    yield f"  {name}: " + ", ".join(f"{count:,} {words}" for count, words in counts if count)
+    if audit.n_not_extracted or audit.n_right_by_first_alone:
+        yield f"  score by {_second_reading(summary)}: {_percent(audit.second_score)}"
     for suspect in audit.suspects[:SUSPECTS_PRINTED]:
         yield f"    look at {suspect.sample_id}, repeat {suspect.repeat}: {suspect.reason}"
+
+
+def _runs_code(summary: TaskSummary) -> bool:
+    return bool(summary.plan["grader"] == "code")
+
+
+def _second_reading(summary: TaskSummary) -> str:
+    return "a fair judge" if _runs_code(summary) else "the second reading"
 
 
 def _over_groups(summary: TaskSummary) -> Iterator[str]:
@@ -218,10 +230,12 @@ def _warnings(summary: TaskSummary, engine: Mapping[str, Any]) -> list[str]:
             "samples are not k samples"
         )
     if audit.n_not_extracted:
-        found.append(
-            "right answers that were there and not extracted, by the lenient reading: "
-            f"{audit.n_not_extracted:,}"
+        what = (
+            "programs wrong by the official rules and right before a fair judge"
+            if _runs_code(summary)
+            else "right answers that were there and not extracted, by the lenient reading"
         )
+        found.append(f"{what}: {audit.n_not_extracted:,}")
     return [f"{task_id}: {text}" for text in found]
 
 

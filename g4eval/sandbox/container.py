@@ -19,6 +19,7 @@ from g4eval.sandbox.judging import Judging
 from g4eval.sandbox.protocol import (
     SMALL_FRAME_BYTES,
     End,
+    ends_run,
     frame_limit,
     kill_message,
     load_message,
@@ -29,6 +30,7 @@ from g4eval.sandbox.protocol import (
     run_message,
     unload_message,
 )
+from g4eval.sandbox.values import read_expected
 
 LABEL = "org.g4eval.judge"
 OWNER_LABEL = "org.g4eval.judge.owner"
@@ -61,6 +63,7 @@ class Problem:
     inputs: tuple[str, ...]
     output_bytes: int
     input_bytes: int
+    fault: str | None  # why no program can be judged on it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,7 +240,7 @@ class Container:
             if report.kind == b"A" and job.fn_name is not None:
                 silence = budget
             judging.report(report)
-            if judging.decided and not told:
+            if judging.decided and not told and not ends_run(report, len(problem.inputs)):
                 self._send(b"K", kill_message(number))
                 told = True
 
@@ -268,7 +271,21 @@ def describe_problem(key: str, job: CodeJob) -> Problem:
         inputs=inputs,
         output_bytes=output_limit([test.output for test in job.tests]),
         input_bytes=sum(map(len, inputs)),
+        fault=_fault(job),
     )
+
+
+def _fault(job: CodeJob) -> str | None:
+    """Return why a job can't be judged: its tests, not its program, are at fault."""
+    if not job.tests:
+        return "the job has no tests"
+    if job.fn_name is not None:
+        for number, test in enumerate(job.tests):
+            try:
+                read_expected(test.output)
+            except (ValueError, RecursionError) as error:
+                return f"the expected output of test {number} is no JSON: {error}"
+    return None
 
 
 def failed_result(job: CodeJob, reason: str) -> JobResult:

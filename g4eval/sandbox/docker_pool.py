@@ -38,7 +38,6 @@ from g4eval.sandbox.frames import StreamError
 from g4eval.sandbox.image import image_tag
 from g4eval.sandbox.schedule import Schedule, Task
 from g4eval.sandbox.selftest import check_container
-from g4eval.sandbox.values import read_expected
 
 _DAEMON_HINT = (
     "start Docker (`systemctl start docker`, or `dockerd` as root) and check that this user may "
@@ -106,9 +105,9 @@ class DockerSandbox:
 
     async def judge(self, job: CodeJob) -> JobResult:
         """Return the verdict; IE for a failure of ours; SandboxError if the pool can't go on."""
-        fault = _job_fault(job)
-        if fault is not None:
-            return failed_result(job, fault)
+        problem = self._problem_of(job)
+        if problem.fault is not None:
+            return failed_result(job, problem.fault)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[JobResult] = loop.create_future()
 
@@ -124,7 +123,7 @@ class DockerSandbox:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(settle, outcome)
 
-        self._schedule.add(Task(job=job, problem=self._problem_of(job), resolve=resolve))
+        self._schedule.add(Task(job=job, problem=problem, resolve=resolve))
         return await future
 
     def _problem_of(self, job: CodeJob) -> Problem:
@@ -346,19 +345,6 @@ def _is_passing(error: Exception) -> bool:
     if isinstance(error, APIError):
         return bool(error.response is None or error.response.status_code >= 500)
     return isinstance(error, (StreamError, OSError)) or "requests" in type(error).__module__
-
-
-def _job_fault(job: CodeJob) -> str | None:
-    """Return why a job can't be judged: its tests, not its program, are at fault."""
-    if not job.tests:
-        return "the job has no tests"
-    if job.fn_name is not None:
-        for number, test in enumerate(job.tests):
-            try:
-                read_expected(test.output)
-            except (ValueError, RecursionError) as error:
-                return f"the expected output of test {number} is no JSON: {error}"
-    return None
 
 
 def _with_history(result: JobResult, task: Task) -> JobResult:

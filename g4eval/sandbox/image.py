@@ -18,7 +18,16 @@ from g4eval.bundled import bundled_dir
 from g4eval.errors import SandboxError
 
 REPOSITORY = "g4eval-python-judge"
-_MODULES = ("channel.py", "server.py", "child.py", "fair.py", "streams.py", "values.py")
+_MODULES = (
+    "channel.py",
+    "child.py",
+    "cleaning.py",
+    "fair.py",
+    "run.py",
+    "server.py",
+    "streams.py",
+    "values.py",
+)
 SOURCES = ("Dockerfile", "requirements.txt", *_MODULES)
 _DEBIAN = "bookworm"  # its python3 is 3.11
 _DEBIAN_BASE = f"g4eval-debian-{_DEBIAN}-python3"

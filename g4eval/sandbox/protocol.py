@@ -13,6 +13,7 @@ MIN_OUTPUT_BYTES = 16 << 20
 SMALL_FRAME_BYTES = 1 << 20
 _STAMPS = struct.Struct(">IIdddd")
 _UNKNOWN_END = "the container ended a run in a way this version doesn't know"
+_LAST_KINDS = (b"F", b"X", b"B", b"S")
 _ENDS = frozenset({"done", "died", "killed", "time", "output", "protocol"})
 
 
@@ -112,6 +113,13 @@ def read_report(frame: Frame) -> Report:
     run, test, wall, cpu, waited, slept = _STAMPS.unpack_from(frame.payload)
     body = frame.payload[_STAMPS.size :]
     return Report(run, test, Lap(wall, cpu, waited, slept), body[:1], body[1:])
+
+
+def ends_run(report: Report, n_tests: int) -> bool:
+    """Return whether the server ends the run by itself after this report."""
+    return report.kind in _LAST_KINDS or (
+        report.kind in (b"O", b"V") and report.test + 1 >= n_tests
+    )
 
 
 def read_end(frame: Frame) -> End:

@@ -5,7 +5,7 @@ A function of stored completions and grades alone: the same rows, the same numbe
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,8 @@ class Audit:
     """What a reader should know beside the score."""
 
     n_not_extracted: int  # right by the second reading, not by the scoring one
+    n_right_by_first_alone: int
+    second_score: float | None  # had the second reading scored; None: there is none
     n_readings_differ: int  # the two readings extracted different answers
     n_ended_unanswered: int  # ended by themselves, and no answer was found in them
     n_without_box: int  # scored by a number outside any box
@@ -86,7 +88,7 @@ def _summarise_task(run: RunReader, task_id: str, plan: dict[str, Any]) -> TaskS
         maj_at=_maj_at(by_sample, counts) if "maj@k" in plan["metrics"] else {},
         groups=_group_means(rows, groups, index, plan),
         variances=variances(correct, counts) if counts.size else None,
-        audit=_audit(rows, failed=len(failed), n_missing=planned - len(rows) - len(failed)),
+        audit=_audit(rows, index, failed=len(failed), n_missing=planned - len(rows) - len(failed)),
         is_partial=plan["data_is_partial"] or len(samples) < plan["n_selected"] or is_uneven,
         mean_completion_tokens=_mean(r.completion_tokens for r in rows),
     )
@@ -166,7 +168,7 @@ def _maj_at(
     }
 
 
-def _audit(rows: list[StoredRow], *, failed: int, n_missing: int) -> Audit:
+def _audit(rows: list[StoredRow], index: dict[str, int], *, failed: int, n_missing: int) -> Audit:
     seen: set[tuple[str, str]] = set()
     duplicates = 0
     for row in rows:
@@ -178,6 +180,10 @@ def _audit(rows: list[StoredRow], *, failed: int, n_missing: int) -> Audit:
             g.lenient_outcome is Outcome.CORRECT and g.outcome is not Outcome.CORRECT
             for g in grades
         ),
+        n_right_by_first_alone=sum(
+            g.lenient_outcome is Outcome.INCORRECT and g.outcome is Outcome.CORRECT for g in grades
+        ),
+        second_score=_second_score(rows, index),
         n_readings_differ=sum(
             g.lenient_outcome is not None and g.lenient_extraction != g.extraction for g in grades
         ),
@@ -188,6 +194,19 @@ def _audit(rows: list[StoredRow], *, failed: int, n_missing: int) -> Audit:
         failed=failed,
         suspects=tuple(_suspects(rows)),
     )
+
+
+def _second_score(rows: list[StoredRow], index: dict[str, int]) -> float | None:
+    """Return the score by the second reading, by the first where it gave no answer."""
+    if not any(row.grade and row.grade.lenient_outcome for row in rows):
+        return None
+    second = [
+        replace(scored, outcome=row.grade.lenient_outcome)
+        if row.grade and row.grade.lenient_outcome
+        else scored
+        for row, scored in ((row, _scored(row, index)) for row in rows)
+    ]
+    return estimate(second).value
 
 
 def _ended_unanswered(row: StoredRow) -> bool:

@@ -6,9 +6,11 @@ Standard library only.
 import mmap
 import os
 import struct
+from collections.abc import Sequence
 
 HEADER = struct.Struct(">cI")  # kind, length of the payload
 _KEPT_BYTES = 1 << 20
+_MAX_PARTS = 512  # the kernel takes 1,024 at once
 
 
 class Buffer:
@@ -57,16 +59,23 @@ class Channel:
         payload = self.buffer.at_least(length)[:length]
         return (kind, payload) if self._fill(payload) else None
 
-    def write(self, kind: bytes, *parts: bytes | memoryview) -> None:
-        """Send one frame, of all parts together."""
-        header = HEADER.pack(kind, sum(map(len, parts)))
-        pending = [memoryview(part) for part in (header, *parts)]
-        while pending:
-            sent = os.writev(self.sink, pending)
-            while pending and sent >= len(pending[0]):
-                sent -= len(pending.pop(0))
-            if pending:
-                pending[0] = pending[0][sent:]
+    def write(
+        self, kind: bytes, payload: bytes, *, before: Sequence[bytes | memoryview] = ()
+    ) -> None:
+        """Send one frame, after others that are ready."""
+        self.send([*before, HEADER.pack(kind, len(payload)), payload])
+
+    def send(self, parts: Sequence[bytes | memoryview]) -> None:
+        """Send whole frames, in as few writes as the kernel takes."""
+        pending = [memoryview(part) for part in parts if part]
+        done = 0
+        while done < len(pending):
+            sent = os.writev(self.sink, pending[done : done + _MAX_PARTS])
+            while done < len(pending) and sent >= len(pending[done]):
+                sent -= len(pending[done])
+                done += 1
+            if sent:
+                pending[done] = pending[done][sent:]
 
     def _fill(self, view: memoryview) -> bool:
         while view:

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from unittest import mock
 
 
 @contextmanager
@@ -96,6 +95,8 @@ class _Open:
 
     @functools.cached_property
     def _mock(self) -> Any:
+        from unittest import mock  # noqa: PLC0415  30 ms and much memory, needed by few
+
         return mock.mock_open(read_data=self._text)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

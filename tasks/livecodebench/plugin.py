@@ -28,6 +28,11 @@ MAX_OPCODES = 16  # a pickled string has six at most
 _FRAMING = {"PROTO", "FRAME", "MEMOIZE", "BINPUT", "LONG_BINPUT", "PUT", "STOP"}
 _TEXT = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE"}
 _RELEASE_5 = Path(__file__).parent / "release_v5_ids.txt"
+# Question id and fault of each problem in ERRATA.md of LiveCodeBench 28fef95.
+_ERRATA = frozenset(
+    line.partition(" ")[0]
+    for line in (Path(__file__).parent / "errata.txt").read_text(encoding="utf-8").splitlines()
+)
 
 
 def to_sample(row: dict[str, Any], source: str) -> Sample:  # noqa: ARG001  both look alike
@@ -56,6 +61,8 @@ def to_sample(row: dict[str, Any], source: str) -> Sample:  # noqa: ARG001  both
             "difficulty": row["difficulty"],
             "platform": row["platform"],
             "contest_date": _day(row["contest_date"]),
+            "month": _day(row["contest_date"])[:7],
+            "errata": "listed" if question_id in _ERRATA else "unlisted",
         },
     )
 

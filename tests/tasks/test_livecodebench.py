@@ -281,3 +281,18 @@ def test_the_hubs_own_encoding_is_decoded_on_every_recorded_row(data_dir, tmp_pa
         if name in known
     )
     assert equal[False] <= 1  # 1873_A carries the hub's own, longer list
+
+
+def test_the_problems_of_the_errata_are_known_ones_and_marked():
+    folder = bundled_dir("tasks") / "livecodebench"
+    listed = dict(line.split(" ", 1) for line in (folder / "errata.txt").read_text().splitlines())
+    known = {
+        line.split()[0] for line in (folder / "livecodebench.targets").read_text().splitlines()
+    }
+    assert len(listed) == 17
+    assert listed.keys() <= known
+    one, other = (
+        plugin.to_sample(_row(question_id=name), "hub") for name in ("abc337_e", "abc337_d")
+    )
+    assert (one.groups["errata"], other.groups["errata"]) == ("listed", "unlisted")
+    assert one.groups["month"] == "2025-02"

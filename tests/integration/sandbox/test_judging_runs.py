@@ -6,6 +6,12 @@ import sys
 
 import pytest
 
+from g4eval.sandbox.base import CodeJob, CodeTest, Verdict
+from g4eval.task.code_tests import read_tests
+from g4eval.task.datasets import load_samples
+from tests.integration.sandbox.conftest import program
+from tests.tasks.conftest import bundled_task
+
 pytestmark = pytest.mark.docker
 
 
@@ -62,6 +68,39 @@ def test_details_hold_the_official_list(docker_client, jobs) -> None:
         [-3],
         [True],
         [-4],
+    ]
+
+
+def test_a_wrong_answer_ends_the_run_before_the_next_test_does(judge) -> None:
+    code = "import time\nx = input()\ntime.sleep(5 * int(x))\nprint(x)"
+    (result,) = judge(program(code, ("0", "1"), ("1", "1")))
+    assert result.verdict is Verdict.WRONG_ANSWER
+    assert result.wall_seconds is not None
+    assert result.wall_seconds < 2
+
+
+def test_numpy_in_the_server_changes_nothing_but_speed(judge) -> None:
+    guarded = program("import os\nprint(6 if os.getcwd is None else 0)")
+    first, *rest = judge(program("import numpy\nprint(int(numpy.int64(6)))"), guarded, guarded)
+    assert [result.verdict for result in (first, *rest)] == [Verdict.ACCEPTED] * 3
+    (blocked,) = judge(program("import numpy, resource\nprint(6)"))
+    assert blocked.details["official_results"] == [-4]
+
+
+def test_the_reference_solutions_of_demo_code_are_right_officially(judge) -> None:
+    samples = load_samples(bundled_task("demo/demo_code.yaml"), None).samples
+    jobs = [
+        CodeJob(
+            job_id=sample.sample_id,
+            code=sample.target["solution"],
+            tests=tuple(CodeTest(**test) for test in read_tests(sample.fields["tests"])),
+            fn_name=sample.target["fn_name"],
+        )
+        for sample in samples
+    ]
+    assert len(jobs) == 13
+    assert [(r.job_id, r.verdict, r.error) for r in judge(*jobs)] == [
+        (job.job_id, Verdict.ACCEPTED, None) for job in jobs
     ]
 
 

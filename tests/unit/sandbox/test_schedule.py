@@ -8,7 +8,7 @@ from g4eval.sandbox.schedule import Schedule, Task
 
 
 def task(name: str, key: str = "p") -> Task:
-    problem = Problem(key=key, fn_name=None, inputs=(), output_bytes=0, input_bytes=0)
+    problem = Problem(key=key, fn_name=None, inputs=(), output_bytes=0, input_bytes=0, fault=None)
     return Task(
         job=CodeJob(job_id=name, code="", tests=()), problem=problem, resolve=lambda _: None
     )

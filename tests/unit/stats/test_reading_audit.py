@@ -2,10 +2,12 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 
 from g4eval.cli.entry import main
+from g4eval.report.text_table import _behind, _warnings
 from g4eval.stats.summary import Suspect, summarise
 from g4eval.store.reader import RunReader
 
@@ -62,6 +64,8 @@ def summary(tmp_path, monkeypatch, capsys):
 def test_a_right_answer_that_was_not_extracted_is_counted_and_named_first(summary):
     found, _ = summary
     assert found.audit.n_not_extracted == 1
+    assert found.audit.n_right_by_first_alone == 0
+    assert found.audit.second_score == pytest.approx(4 / 6)
     assert found.audit.n_ended_unanswered == 2
     assert found.audit.suspects == (
         Suspect(sample_id="b3", repeat=0, reason="right by the second reading alone"),
@@ -72,6 +76,7 @@ def test_a_right_answer_that_was_not_extracted_is_counted_and_named_first(summar
 def test_the_table_says_where_to_look(summary):
     _, text = summary
     assert "  extraction: 1 right by the second reading alone" in text
+    assert "  score by the second reading: 66.7" in text  # 4 of 6; by the first 3 of 6
     assert "    look at b3, repeat 0: right by the second reading alone" in text
 
 
@@ -83,3 +88,13 @@ def test_the_means_over_groups_are_those_of_the_first_split(summary):
     assert found.groups.harmonic == pytest.approx(2 / (1 / 0.26 + 1 / 1.01))
     assert "  macro average over 2 kinds: 62.5" in text
     assert "harmonic mean over 2 kinds, 1 added to each percentage: 41.4" in text
+
+
+def test_a_program_is_judged_and_not_extracted(summary):
+    found, _ = summary
+    programs = replace(found, plan={**found.plan, "grader": "code"})
+    text = "\n".join([*_behind(programs), *_warnings(programs, {"engine": "fake"})])
+    assert "  judging: 1 right by a fair judge alone" in text
+    assert "  score by a fair judge: 66.7" in text
+    assert "wrong by the official rules and right before a fair judge: 1" in text
+    assert "extract" not in text

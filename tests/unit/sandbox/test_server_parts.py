@@ -1,0 +1,78 @@
+"""What runs in the container and can be tried outside one: its stream, its cleaning, its guard."""
+
+import os
+import shutil
+import sys
+import threading
+
+import pytest
+
+from g4eval.sandbox.protocol import Lap, Report, ends_run
+from sandboxes.python_judge import child
+from sandboxes.python_judge.channel import HEADER, Channel
+from sandboxes.python_judge.cleaning import empty
+
+ABSENT = ((child.PRELUDE, "quit"), (os, "lchflags"))  # before the guard, or on Linux
+
+
+def test_more_parts_than_the_kernel_takes_at_once_arrive_whole_and_in_order() -> None:
+    source, sink = os.pipe()
+    channel = Channel(source, sink)
+    parts = [bytes([n % 251]) * (n % 7) for n in range(3000)]
+
+    def send() -> None:
+        channel.write(b"E", b"end", before=parts)
+        os.close(sink)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    with os.fdopen(source, "rb") as stream:
+        got = stream.read()
+    sender.join()
+    assert got == b"".join(parts) + HEADER.pack(b"E", 3) + b"end"
+
+
+def test_a_folder_is_emptied_without_following_links(tmp_path) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "file").touch()
+    scratch = tmp_path / "scratch"
+    deep = scratch / "a" / "b"
+    deep.mkdir(parents=True)
+    (deep / "file").touch()
+    (scratch / "link").symlink_to(kept)
+    deep.chmod(0o000)
+    assert empty(str(scratch))
+    assert list(scratch.iterdir()) == []
+    assert (kept / "file").exists()
+
+
+def test_the_guard_takes_the_official_names_and_gives_them_back(monkeypatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    child.execute_prelude()
+    before = (os.kill, os.getcwd, shutil.rmtree, sys.modules.get("resource"))
+    child.set_guard()
+    guarded = [os.kill, os.getcwd, shutil.rmtree, *(vars(m)[n] for m, n in ABSENT)]
+    child.lift_guard()
+    assert guarded == [None] * 5
+    assert (os.kill, os.getcwd, shutil.rmtree, sys.modules.get("resource")) == before
+    assert not hasattr(os, "lchflags")
+
+
+@pytest.mark.parametrize(
+    ("kind", "test", "ends"),
+    [
+        (b"O", 1, False),
+        (b"O", 2, True),
+        (b"V", 2, True),
+        (b"X", 0, True),
+        (b"F", 0, True),
+        (b"B", 0, True),
+        (b"S", 0, True),
+        (b"C", 0, False),
+        (b"A", 2, False),
+    ],
+)
+def test_the_host_knows_when_the_server_ends_a_run_itself(kind, test, ends) -> None:
+    report = Report(run=1, test=test, lap=Lap(0, 0, 0, 0), kind=kind, payload=b"")
+    assert ends_run(report, n_tests=3) is ends
