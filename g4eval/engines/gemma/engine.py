@@ -28,6 +28,7 @@ from g4eval.engines.gemma.scheduler import Generation, Scheduler
 from g4eval.engines.gemma.scoring import score_tokens
 from g4eval.engines.gemma.stopping import StopRule
 from g4eval.engines.gemma.weights import load_model, weight_bytes
+from g4eval.engines.hardware import find_gpus, gpu_facts
 from g4eval.engines.weights_fingerprint import fingerprint_weights
 from g4eval.errors import ConfigError, EngineError
 from g4eval.records import Attempt, Completion, Request, StopReason, TokenScores
@@ -225,6 +226,7 @@ class GemmaEngine:
                 "kv_cache_tokens": loaded.plan.capacity.cached_tokens,
                 "batch_invariance": loaded.batch_invariance,
                 "threads": torch.get_num_threads(),
+                **gpu_facts(find_gpus() if model.device.type == "cuda" else ()),
             },
             declared=declared,
         )
