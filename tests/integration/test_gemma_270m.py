@@ -111,7 +111,8 @@ def test_a_request_gets_the_same_tokens_alone_and_among_sixteen():
     ]
 
     async def run():
-        async with GemmaEngine.configure(EngineConfig(model=MODEL)) as engine:
+        config = EngineConfig(model=MODEL, options={"device": "cpu"})
+        async with GemmaEngine.configure(config) as engine:
             assert engine.describe().operation["batch_invariance"] == "exact"
             together = await tokens_of(engine, requests)
             for request in requests[::5]:
