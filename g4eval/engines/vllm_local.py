@@ -19,8 +19,8 @@ from typing import Any, Self
 from g4eval.config import parse_model
 from g4eval.engines.base import UNKNOWN, EngineConfig, EngineFacts
 from g4eval.engines.hardware import find_gpus, gpu_facts
-from g4eval.engines.hub_cache import find_model_files
 from g4eval.engines.in_flight import complete_concurrently
+from g4eval.engines.model_files import find_model_files
 from g4eval.engines.plain_prompt import plain_prompt
 from g4eval.engines.vllm_options import VllmOptions, engine_arguments
 from g4eval.engines.vllm_plan import plan_vllm, vllm_build

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from g4eval.engines.hardware import Device, find_gpus, find_memory
-from g4eval.engines.hub_cache import find_model_files, read_model_config
 from g4eval.engines.memory_plan import GIB, MemoryPlan, loaded_bytes, plan_memory, weights_on_disk
+from g4eval.engines.model_files import find_model_files, read_model_config
 from g4eval.engines.vllm_options import VllmOptions
 from g4eval.errors import EngineError, MissingExtraError, NotReadyError, combined
 
