@@ -194,7 +194,8 @@ def gpu(session: nox.Session) -> None:
     """Run the engines on CUDA: vLLM and engine gemma, by what CI runs on the CPU and more."""
     if shutil.which("nvidia-smi") is None:
         session.error("no NVIDIA GPU is here")
-    session.install("-e", ".[data,demo,report,vllm]", *GROUPS["test"], *GROUPS["models"])
+    groups = [*GROUPS["test"], *GROUPS["models"], *GROUPS["reference"]]
+    session.install("-e", ".[data,demo,report,vllm]", *groups)
     paths = [*REAL_MODELS, "tests/unit/engines/gemma"]
     _pytest(session, *paths, "-m", "(gpu or slow) and not (docker or network)", *session.posargs)
 

@@ -28,6 +28,11 @@ def rows_of(model, token_ids):
     return torch.cat(list(log_probability_rows(model, token_ids))).cpu()
 
 
+def allocated():
+    torch._C._cuda_clearCublasWorkspaces()  # 32 MiB a thread that multiplied
+    return torch.cuda.memory_allocated()
+
+
 def greedy(prompt_ids, tokens):
     return Generation(
         prompt_ids=prompt_ids,
@@ -62,7 +67,8 @@ def test_bfloat16_stays_as_near_as_its_rounding_allows(variant, make_tiny, rando
     ids = random_ids(100)
     exact, rounded = rows_of(tiny.load(), ids), rows_of(tiny.load(CUDA, torch.bfloat16), ids)
     divergence = (exact.exp() * (exact - rounded)).sum(dim=-1)
-    assert 0 < divergence.mean() < 1e-3
+    # Where experts are near each other, rounding picks another one.
+    assert 0 < divergence.mean() < (5e-3 if variant == "mixture" else 1e-3)
 
 
 def test_the_engine_says_where_it_runs_and_gives_the_memory_back(make_tiny, add_tokenizer):
@@ -85,7 +91,7 @@ def test_the_engine_says_where_it_runs_and_gives_the_memory_back(make_tiny, add_
             done = [c async for c in engine.complete([request])]
             return engine.describe(), done, torch.cuda.memory_allocated()
 
-    before = torch.cuda.memory_allocated()
+    before = allocated()
     facts, (completion,), during = asyncio.run(run())
     assert facts.other["device"] == "cuda"
     assert facts.dtype == facts.kv_cache_dtype == "bfloat16"
@@ -93,4 +99,4 @@ def test_the_engine_says_where_it_runs_and_gives_the_memory_back(make_tiny, add_
     assert facts.operation["gpu_driver"] != "none"
     assert facts.operation["batch_invariance"] == "not promised"
     assert 0 < completion.completion_tokens <= 8
-    assert before == torch.cuda.memory_allocated() < during
+    assert before == allocated() < during
