@@ -30,9 +30,9 @@ def _words(text: str) -> frozenset[str]:
 
 # Fields of any transformers config that say nothing about a decoder's forward pass.
 IGNORED_FIELDS = _words("""
-    _attn_implementation_autoset _name_or_path _sliding_window_pattern add_cross_attention
-    architectures attention_dropout bad_words_ids begin_suppress_tokens cache_implementation
-    chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id
+    _attn_implementation_autoset _model_name_or_path _name_or_path _sliding_window_pattern
+    add_cross_attention architectures attention_dropout bad_words_ids begin_suppress_tokens
+    cache_implementation chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id
     diversity_penalty do_sample dtype early_stopping encoder_no_repeat_ngram_size
     exponential_decay_length_penalty finetuning_task forced_bos_token_id forced_eos_token_id
     id2label initializer_range is_decoder is_encoder_decoder label2id length_penalty

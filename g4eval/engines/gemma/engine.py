@@ -256,21 +256,22 @@ class GemmaEngine:
         self, requests: Iterator[Request], scheduler: Scheduler
     ) -> AsyncGenerator[Completion | Attempt, None]:
         in_flight: dict[int, _InFlight] = {}
-        waiting: _InFlight | None = None
+        waiting: _InFlight | None = None  # for memory; a request is taken only for a free slot
         while True:
-            while waiting is None or scheduler.admit(waiting.generation):
-                if waiting is not None:
-                    in_flight[id(waiting.generation)] = waiting
-                request = next(requests, None)
-                if request is None:
-                    waiting = None
-                    break
-                prepared = self._prepare(request, scheduler)
-                if isinstance(prepared, Attempt):
-                    waiting = None
-                    yield prepared
-                else:
+            while scheduler.has_slot:
+                if waiting is None:
+                    request = next(requests, None)
+                    if request is None:
+                        break
+                    prepared = self._prepare(request, scheduler)
+                    if isinstance(prepared, Attempt):
+                        yield prepared
+                        continue
                     waiting = prepared
+                if not scheduler.admit(waiting.generation):
+                    break
+                in_flight[id(waiting.generation)] = waiting
+                waiting = None
             if scheduler.is_idle:
                 return
             for generation in await self._in_worker(scheduler.step):
