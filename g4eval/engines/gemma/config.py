@@ -41,7 +41,7 @@ IGNORED_FIELDS = _words("""
     prefix problem_type pruned_heads remove_invalid_values repetition_penalty return_dict
     return_dict_in_generate sep_token_id suppress_tokens task_specific_params temperature
     tf_legacy_loss tie_encoder_decoder tokenizer_class top_k top_p torch_dtype torchscript
-    transformers_version typical_p use_bfloat16 use_cache
+    transformers_version typical_p unk_token_id use_bfloat16 use_cache
 """)
 # Fields of the multimodal wrapper that concern images and sound, or repeat the text config's.
 WRAPPER_FIELDS = _words("""
