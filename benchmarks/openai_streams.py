@@ -1,25 +1,30 @@
-"""2,000 concurrent streams through engine `openai`, against a bare httpx loop doing the same.
+"""2,000 concurrent streams through engine `openai`, against bare httpx loops doing the same.
 
-A server in a process of its own streams 64 tokens a request. Both clients read every event as JSON
-and join the text; the engine also keeps order, counts, retries and laziness. Rounds alternate, the
-medians are compared. Exit 1 where the engine is more than 15 % slower.
+A server in a process of its own streams 64 tokens a request. All clients read every event as JSON
+and join the text; the engine also keeps order, counts, retries and laziness. httpx looks through
+all of a client's connections for each request, so beside the plain loop, one client for all, there
+is one with as many connections a client as the engine has. Rounds alternate, the plain loop runs
+once, the medians are compared. Exit 1 where the engine is more than 15 % slower than the better.
 
     nox -s bench -- openai_streams [STREAMS] [ROUNDS]
 """
 
 import asyncio
+import itertools
 import json
 import multiprocessing
 import resource
 import statistics
 import sys
 import time
+from contextlib import AsyncExitStack
 from multiprocessing.connection import Connection
 
 import httpx
 
 from g4eval.config import SamplingParams
 from g4eval.engines.openai_http import OpenAIEngine, OpenAIOptions
+from g4eval.engines.server_connection import CONNECTIONS_A_CLIENT
 from g4eval.records import Attempt, Message, Request
 
 TOKENS = 64
@@ -91,8 +96,8 @@ def raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def bare(base_url: str, streams: int) -> int:
-    """Read all streams with httpx alone; return the characters read."""
+async def bare(base_url: str, streams: int, a_client: int | None = None) -> int:
+    """Read all streams with httpx alone, so many a client; return the characters read."""
 
     async def one(client: httpx.AsyncClient, number: int) -> int:
         body = {
@@ -110,8 +115,20 @@ async def bare(base_url: str, streams: int) -> int:
         return len("".join(pieces))
 
     limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(base_url=base_url, limits=limits, timeout=None) as client:
-        return sum(await asyncio.gather(*(one(client, i) for i in range(streams))))
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(
+                httpx.AsyncClient(base_url=base_url, limits=limits, timeout=None)
+            )
+            for _ in range(0, streams, a_client or streams)
+        ]
+        several = itertools.cycle(clients)
+        return sum(await asyncio.gather(*(one(next(several), i) for i in range(streams))))
+
+
+async def bare_divided(base_url: str, streams: int) -> int:
+    """Read them as `bare` does, with as many connections a client as the engine has."""
+    return await bare(base_url, streams, CONNECTIONS_A_CLIENT)
 
 
 async def engine(base_url: str, streams: int) -> int:
@@ -138,31 +155,36 @@ async def engine(base_url: str, streams: int) -> int:
     return total
 
 
-def main(streams: int = 2000, rounds: int = 5) -> int:
-    """Run both, print both, return the exit code."""
+def main(streams: int = 2000, rounds: int = 3) -> int:
+    """Run both in turn, print each round and the medians, return the exit code."""
     raise_file_limit()
     ours, theirs = multiprocessing.Pipe()
     server = multiprocessing.Process(target=run_server, args=(theirs, streams), daemon=True)
     server.start()
     base_url = f"http://127.0.0.1:{ours.recv()}/v1"
     expected = streams * sum(len(f"word{n} ") for n in range(TOKENS))
-    seconds: dict[str, list[float]] = {"bare httpx": [], "engine openai": []}
-    for _ in range(rounds):
-        for name, client in (("bare httpx", bare), ("engine openai", engine)):
+    clients = {"httpx, one client": bare, "httpx, divided": bare_divided, "engine openai": engine}
+    seconds: dict[str, list[float]] = {name: [] for name in clients}
+    for number in range(rounds):
+        for name, client in clients.items():
+            if client is bare and number:
+                continue  # it takes a minute
             started = time.perf_counter()
             characters = asyncio.run(client(base_url, streams))
             seconds[name].append(time.perf_counter() - started)
             assert characters == expected, (name, characters, expected)
+            print(f"{name}: {seconds[name][-1]:.2f} s", flush=True)
     server.terminate()
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     for name, median in medians.items():
         print(
-            f"{name:14} {streams:,} streams x {TOKENS} tokens: median {median:.2f} s"
+            f"{name:17} {streams:,} streams x {TOKENS} tokens: median {median:.2f} s"
             f" ({streams * TOKENS / median:,.0f} tokens/s),"
             f" rounds {', '.join(f'{t:.2f}' for t in seconds[name])}"
         )
-    ratio = medians["bare httpx"] / medians["engine openai"]
-    print(f"the engine runs at {ratio:.2f} of the bare loop's speed (at least 0.85 asked for)")
+    best = min(medians["httpx, one client"], medians["httpx, divided"])
+    ratio = best / medians["engine openai"]
+    print(f"the engine runs at {ratio:.2f} of the better loop's speed (at least 0.85 asked for)")
     return 0 if ratio >= 1 - ALLOWED_LOSS else 1
 
 

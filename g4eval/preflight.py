@@ -19,7 +19,8 @@ from g4eval.store.run_store import RunStore
 
 TASK_ID = "preflight"
 PROMPT = "A box holds 17 pens and a bag holds 25. How many pens are that together?"
-MOST_TOKENS = 4096
+MOST_TOKENS = 4096  # for a thought to close
+MOST_TOKENS_WITHOUT_THOUGHT = 256  # a base model may go on for as long as it is let
 # Gemma 4's thoughts on hard problems run to tens of thousands of tokens; below this many, runs
 # elsewhere lost 3 to 10 points.
 ROOM_FOR_A_THOUGHT = 16_384
@@ -65,7 +66,8 @@ async def check_engine(
 
 
 async def _ask(engine: Engine, profile: Profile, facts: EngineFacts) -> Completion | Attempt | None:
-    sampling = SamplingParams(**{**profile.sampling, "max_new_tokens": MOST_TOKENS})
+    most = MOST_TOKENS if facts.thinking == "on" else MOST_TOKENS_WITHOUT_THOUGHT
+    sampling = SamplingParams(**{**profile.sampling, "max_new_tokens": most})
     request = Request(
         key=sha256_json([TASK_ID, PROMPT, sampling.model_dump(mode="json"), facts.fingerprint]),
         task_id=TASK_ID,

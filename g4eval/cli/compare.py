@@ -43,6 +43,8 @@ def command(
         click.echo(f"  differs: {difference}")
     for task, values in found["tasks"].items():
         click.echo(f"\n{task}: {_line(values)}")
+        if values["delta_pt"] is None:
+            continue
         click.echo(
             f"  {values['baseline_pct']:.2f} -> {values['candidate_pct']:.2f}; {_flips(values)}"
         )
@@ -63,6 +65,8 @@ def command(
 
 
 def _line(values: Mapping[str, Any]) -> str:
+    if values["delta_pt"] is None:
+        return "no sample is graded in both runs"
     text = f"{values['delta_pt']:+.2f}"
     for key, where in (("interval_fixed_pt", "these samples"), ("interval_super_pt", "like these")):
         if values[key] is not None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from g4eval.engines.hardware import Device, find_gpus
-from g4eval.engines.hub_cache import find_model_files, read_model_config
+from g4eval.engines.model_files import find_model_files, read_model_config
 from g4eval.errors import ConfigError
 from g4eval.profile import Profile
 

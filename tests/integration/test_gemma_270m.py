@@ -33,6 +33,13 @@ def checkpoint():
     return open_checkpoint(MODEL, torch.device("cpu"))
 
 
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request):
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("PyTorch sees no GPU")
+    return torch.device(request.param)
+
+
 @pytest.fixture(scope="module")
 def token_ids(checkpoint):
     ids = [2, *checkpoint.codec.encode(REAL_TEXT.read_text())]
@@ -53,18 +60,21 @@ def test_the_file_is_the_one_whose_licence_we_show(checkpoint):
     assert _sha256(checkpoint.path) == expected
 
 
-def test_real_text_scores_as_transformers_scores_it(checkpoint, token_ids, reference_folder):
+def test_real_text_scores_as_transformers_scores_it(device, token_ids, reference_folder):
+    checkpoint = open_checkpoint(MODEL, device)
     reference = transformers.AutoModelForCausalLM.from_pretrained(
         **reference_folder, dtype=torch.float32, attn_implementation="eager"
     ).eval()
     with torch.inference_mode():
         hidden = reference.model(torch.tensor([token_ids])).last_hidden_state[0]
-    model = load_model(checkpoint.config, checkpoint.source, torch.device("cpu"), torch.float32)
+    model = load_model(checkpoint.config, checkpoint.source, device, torch.float32)
     loss, at = 0.0, 0
-    for ours in log_probability_rows(model, token_ids):  # all 2,000 rows at once are 2 GB
+    for rows in log_probability_rows(model, token_ids):  # all 2,000 rows at once are 2 GB
+        ours = rows.cpu()
         with torch.inference_mode():
             theirs = torch.log_softmax(reference.lm_head(hidden[at : at + len(ours)]), dim=-1)
-        assert (ours - theirs).abs().max() < 1e-3
+        # Another machine's sums: tokens of log p near -39 were 3e-3 apart on an H100.
+        assert (ours - theirs).abs().max() < (1e-3 if device.type == "cpu" else 1e-2)
         assert torch.equal(ours.argmax(-1), theirs.argmax(-1))
         following = torch.tensor(token_ids[at + 1 : at + 1 + len(ours)])
         loss -= ours[torch.arange(len(following)), following].sum().item()
@@ -102,7 +112,8 @@ def test_a_request_gets_the_same_tokens_alone_and_among_sixteen():
     ]
 
     async def run():
-        async with GemmaEngine.configure(EngineConfig(model=MODEL)) as engine:
+        config = EngineConfig(model=MODEL, options={"device": "cpu"})
+        async with GemmaEngine.configure(config) as engine:
             assert engine.describe().operation["batch_invariance"] == "exact"
             together = await tokens_of(engine, requests)
             for request in requests[::5]:

@@ -1,7 +1,8 @@
-"""Real models through vLLM on the CPU, in process and behind `vllm serve`: no part is a stand-in.
+"""Real models through vLLM, in process and behind `vllm serve`: no part is a stand-in.
 
 SmolLM2-135M answers real benchmark questions, a few each; random Gemma 4 models of every kind load
-and run. Greedy, float32, one request at a time, both ways give the same tokens.
+and run. Greedy, float32, one request at a time, both ways give the same tokens. On the CPU in
+`nox -s engines`; on CUDA in `nox -s gpu`.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ from g4eval.records import Completion
 from g4eval.store.reader import RunReader
 from tests.conftest import cli_environment
 from tests.driving import complete_all, make_request
-from tests.serving import free_port, kill_group, vllm_server
+from tests.serving import GPU_SHARE, free_port, kill_group, vllm_server
 
 pytestmark = [
     pytest.mark.slow,
@@ -48,6 +49,7 @@ LOCAL = (
     *("--set", "engine.dtype=float32"),
     *("--set", "engine.enforce_eager=true"),
     *("--set", f"engine.context_tokens={CONTEXT}"),
+    *("--set", f"engine.gpu_memory_utilization={GPU_SHARE}"),
 )
 
 
@@ -278,7 +280,13 @@ def test_random_gemma_4_models_give_the_tokens_of_transformers(kind: str) -> Non
 def open_local(folder: Path, **options: Any) -> VllmEngine:
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     return VllmEngine(
-        VllmOptions(dtype="float32", enforce_eager=True, context_tokens=512, **options),
+        VllmOptions(
+            dtype="float32",
+            enforce_eager=True,
+            context_tokens=512,
+            gpu_memory_utilization=GPU_SHARE,
+            **options,
+        ),
         model=str(folder),
     )
 

@@ -20,6 +20,7 @@ class Engine(FakeEngine):
     """Engine fake with other facts; it counts what it is asked."""
 
     asked = 0
+    budgets: list[int]
     facts: dict[str, Any]
 
     def describe(self):
@@ -27,6 +28,8 @@ class Engine(FakeEngine):
 
     def complete(self, requests):
         type(self).asked += 1
+        requests = list(requests)
+        self.budgets = [request.sampling.max_new_tokens for request in requests]
         return super().complete(requests)
 
 
@@ -40,6 +43,15 @@ def _check(tmp_path, text, *, budgets=None, stop_reason="stop", thinking=True, *
         return asyncio.run(
             check_engine(engine, get_profile("gemma-4-31b"), budgets or {"aime26": 65536}, store)
         )
+
+
+@pytest.mark.parametrize(("thinking", "most"), [("on", 4096), ("off", 256), ("unknown", 256)])
+def test_only_a_thought_gets_a_long_budget(tmp_path, thinking, most):
+    engine = Engine(FakeOptions())
+    engine.facts = {"thinking": thinking}
+    with RunStore(tmp_path / "run") as store:
+        asyncio.run(check_engine(engine, get_profile("gemma-4-31b"), {}, store))
+    assert engine.budgets == [most]
 
 
 def test_an_engine_that_thinks_and_answers_gets_no_warning(tmp_path):

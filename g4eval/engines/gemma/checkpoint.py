@@ -18,7 +18,7 @@ from g4eval.engines.gemma.config import GemmaConfig, parse_config
 from g4eval.engines.gemma.gguf_file import GgufSource
 from g4eval.engines.gemma.safetensors_file import SafetensorsSource
 from g4eval.engines.gemma.tokenizer import TextCodec, read_tokenizer, tokenizer_of_gguf
-from g4eval.engines.model_files import find_model
+from g4eval.engines.model_files import fetch_model_files
 from g4eval.engines.weights_fingerprint import user_cache_dir
 from g4eval.errors import EngineError, MissingExtraError
 
@@ -50,7 +50,7 @@ class Checkpoint:
 
 def open_checkpoint(model: str, device: torch.device) -> Checkpoint:
     """Open a model given by path, hub id or packaged name; reads headers, no tensor."""
-    path = _assemble(PACKAGED[model]) if model in PACKAGED else find_model(model)
+    path = _assemble(PACKAGED[model]) if model in PACKAGED else fetch_model_files(model)
     if path.is_dir() and not (path / "config.json").exists():
         path = _only_gguf(path)
     if path.is_file():

@@ -30,9 +30,9 @@ def _words(text: str) -> frozenset[str]:
 
 # Fields of any transformers config that say nothing about a decoder's forward pass.
 IGNORED_FIELDS = _words("""
-    _attn_implementation_autoset _name_or_path _sliding_window_pattern add_cross_attention
-    architectures attention_dropout bad_words_ids begin_suppress_tokens cache_implementation
-    chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id
+    _attn_implementation_autoset _model_name_or_path _name_or_path _sliding_window_pattern
+    add_cross_attention architectures attention_dropout bad_words_ids begin_suppress_tokens
+    cache_implementation chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id
     diversity_penalty do_sample dtype early_stopping encoder_no_repeat_ngram_size
     exponential_decay_length_penalty finetuning_task forced_bos_token_id forced_eos_token_id
     id2label initializer_range is_decoder is_encoder_decoder label2id length_penalty
@@ -41,7 +41,7 @@ IGNORED_FIELDS = _words("""
     prefix problem_type pruned_heads remove_invalid_values repetition_penalty return_dict
     return_dict_in_generate sep_token_id suppress_tokens task_specific_params temperature
     tf_legacy_loss tie_encoder_decoder tokenizer_class top_k top_p torch_dtype torchscript
-    transformers_version typical_p use_bfloat16 use_cache
+    transformers_version typical_p unk_token_id use_bfloat16 use_cache
 """)
 # Fields of the multimodal wrapper that concern images and sound, or repeat the text config's.
 WRAPPER_FIELDS = _words("""

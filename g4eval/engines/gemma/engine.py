@@ -28,6 +28,7 @@ from g4eval.engines.gemma.scheduler import Generation, Scheduler
 from g4eval.engines.gemma.scoring import score_tokens
 from g4eval.engines.gemma.stopping import StopRule
 from g4eval.engines.gemma.weights import load_model, weight_bytes
+from g4eval.engines.hardware import find_gpus, gpu_facts
 from g4eval.engines.weights_fingerprint import fingerprint_weights
 from g4eval.errors import ConfigError, EngineError
 from g4eval.records import Attempt, Completion, Request, StopReason, TokenScores
@@ -225,6 +226,7 @@ class GemmaEngine:
                 "kv_cache_tokens": loaded.plan.capacity.cached_tokens,
                 "batch_invariance": loaded.batch_invariance,
                 "threads": torch.get_num_threads(),
+                **gpu_facts(find_gpus() if model.device.type == "cuda" else ()),
             },
             declared=declared,
         )
@@ -254,21 +256,22 @@ class GemmaEngine:
         self, requests: Iterator[Request], scheduler: Scheduler
     ) -> AsyncGenerator[Completion | Attempt, None]:
         in_flight: dict[int, _InFlight] = {}
-        waiting: _InFlight | None = None
+        waiting: _InFlight | None = None  # for memory; a request is taken only for a free slot
         while True:
-            while waiting is None or scheduler.admit(waiting.generation):
-                if waiting is not None:
-                    in_flight[id(waiting.generation)] = waiting
-                request = next(requests, None)
-                if request is None:
-                    waiting = None
-                    break
-                prepared = self._prepare(request, scheduler)
-                if isinstance(prepared, Attempt):
-                    waiting = None
-                    yield prepared
-                else:
+            while scheduler.has_slot:
+                if waiting is None:
+                    request = next(requests, None)
+                    if request is None:
+                        break
+                    prepared = self._prepare(request, scheduler)
+                    if isinstance(prepared, Attempt):
+                        yield prepared
+                        continue
                     waiting = prepared
+                if not scheduler.admit(waiting.generation):
+                    break
+                in_flight[id(waiting.generation)] = waiting
+                waiting = None
             if scheduler.is_idle:
                 return
             for generation in await self._in_worker(scheduler.step):

@@ -107,13 +107,18 @@ class Scheduler:
         """Whether nothing is in flight."""
         return not self._active
 
+    @property
+    def has_slot(self) -> bool:
+        """Whether one more may be in flight, if it fits the memory."""
+        return len(self._active) < self.capacity.slots
+
     def fits_alone(self, generation: Generation) -> bool:
         """Whether the generation could run with nothing beside it."""
         return span_of(generation.longest) <= self.capacity.cached_tokens
 
     def admit(self, generation: Generation) -> bool:
         """Give a generation a slot; False where it must wait for others to end."""
-        if len(self._active) == self.capacity.slots:
+        if not self.has_slot:
             return False
         together = [*self._active.values(), generation]
         longest = max(span_of(g.longest) for g in together)

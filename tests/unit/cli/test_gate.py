@@ -232,6 +232,16 @@ def test_neither_a_candidate_nor_options_is_a_usage_error(quick_cli: Cli):
     assert "--engine drives a new candidate" in both.stderr
 
 
+def test_compare_says_where_nothing_is_graded_in_both(quick_cli: Cli):
+    make(quick_cli, "base", 0, 0.7)
+    unanswered = quick_cli(*RUN, "--run-id", "none", "--set", "engine.failed_share=1")
+    assert unanswered.returncode == 5
+    compared = quick_cli("compare", "base", "none")
+    assert compared.returncode == 0, compared.stderr
+    assert "demo_math: no sample is graded in both runs" in compared.stdout
+    assert "macro (equal weight over tasks): no sample is graded in both runs" in compared.stdout
+
+
 def test_compare_prints_flips_and_samples_and_json(quick_cli: Cli):
     make(quick_cli, "base", 0, 0.9)
     make(quick_cli, "bad", 1, 0.3)

@@ -100,6 +100,18 @@ def test_a_model_that_cannot_fit_is_refused_with_both_sizes() -> None:
     assert "quantized" in str(e.value)
 
 
+def test_a_cache_of_a_set_size_limits_how_many_fit() -> None:
+    # Two sequences of 5.8 GiB in 12, however much the device could hold.
+    plan = plan_memory(0, GEMMA_31B, [H100], context_tokens=65_536, cache_bytes=12 * GIB)
+    assert plan.n_sequences == 2
+    assert "in a cache of 12.0 GiB" in str(plan)
+
+
+def test_a_cache_of_a_set_size_that_holds_no_sequence_is_refused_with_its_size() -> None:
+    with pytest.raises(EngineError, match=r"the cache is set to 5.0 GiB, .* needs 5.8 GiB"):
+        plan_memory(0, GEMMA_31B, [H100], context_tokens=65_536, cache_bytes=5 * GIB)
+
+
 def test_a_count_that_was_asked_for_is_kept() -> None:
     plan = plan_memory(WEIGHTS, GEMMA_31B, [H100] * 8, context_tokens=65_536, n_together=4)
     assert plan.n_together == 4
@@ -120,9 +132,7 @@ def test_only_one_format_of_the_weights_counts(tmp_path: Path) -> None:
 
 
 def test_nvidia_smis_list_is_read() -> None:
-    listed = "NVIDIA H100 80GB HBM3, 81559\nNVIDIA H100 80GB HBM3, 81559\n"
-    assert (
-        read_gpu_list(listed)
-        == (Device(name="NVIDIA H100 80GB HBM3", memory_bytes=81_559 * 2**20),) * 2
-    )
+    listed = "NVIDIA H100 80GB HBM3, 81559, 580.159.04\n" * 2
+    gpu = Device(name="NVIDIA H100 80GB HBM3", memory_bytes=81_559 * 2**20, driver="580.159.04")
+    assert read_gpu_list(listed) == (gpu, gpu)
     assert read_gpu_list("No devices were found\n") == ()

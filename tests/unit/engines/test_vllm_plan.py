@@ -78,6 +78,19 @@ def test_the_cpu_build_needs_no_gpu(tmp_path: Path) -> None:
     assert plan.memory.devices[0].name == "memory"
 
 
+def test_the_cpu_builds_own_cache_setting_is_what_the_plan_counts_on(tmp_path: Path) -> None:
+    # 2 layers x 2 x 2 heads x 8 values x 2 bytes = 128 bytes a token, 2^23 of them in 1 GiB.
+    folder = str(make_model(tmp_path))
+    options = VllmOptions(context_tokens=2**22)
+    space = {"VLLM_CPU_KVCACHE_SPACE": "1"}
+    set_by_user = plan_vllm(options, folder, machine(vllm="cpu", environment=space)).memory
+    on_a_gpu = plan_vllm(options, folder, machine(H100, environment=space)).memory
+    assert set_by_user is not None
+    assert on_a_gpu is not None
+    assert set_by_user.n_sequences == 2
+    assert on_a_gpu.n_sequences > 100
+
+
 def test_more_copies_than_gpus_are_refused(tmp_path: Path) -> None:
     options = VllmOptions(tensor_parallel_size=2, data_parallel_size=2)
     with pytest.raises(EngineError, match="need 4, and there are 2"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from g4eval.engines import weights_fingerprint
-from g4eval.engines.hub_cache import find_model_files
+from g4eval.engines.model_files import find_model_files
 from g4eval.engines.weights_fingerprint import fingerprint_weights
 from g4eval.fingerprint import sha256_json
 

@@ -190,6 +190,28 @@ def test_folder_without_a_run_is_refused(tmp_path) -> None:
         RunReader(tmp_path)
 
 
+def test_a_run_that_is_only_being_made_says_so(tmp_path) -> None:
+    db = sqlite3.connect(tmp_path / "run.sqlite")
+    db.execute("PRAGMA journal_mode = WAL")  # as far as a writer has come before its tables
+    with pytest.raises(StoreError, match="only being made") as caught:
+        RunReader(tmp_path)
+    assert "try again in a moment" in str(caught.value.hint)
+    db.close()
+    with RunStore(tmp_path), RunReader(tmp_path) as run:  # its command makes it anew
+        assert run.meta() == {"schema_version": "1"}
+
+
+def test_tables_are_made_all_at_once(tmp_path, monkeypatch) -> None:
+    half = "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT); CREATE TABLE nonsense;"
+    with monkeypatch.context() as patch:
+        patch.setattr("g4eval.store.schema.SCHEMA", half)
+        with pytest.raises(StoreError, match="can't be written"):
+            RunStore(tmp_path)
+    with pytest.raises(StoreError, match="only being made"):
+        RunReader(tmp_path)
+    RunStore(tmp_path).close()
+
+
 def test_broken_database_is_refused(tmp_path) -> None:
     (tmp_path / "run.sqlite").write_bytes(b"not a database, not at all" * 100)
     with pytest.raises(StoreError, match="the run can't be read"):

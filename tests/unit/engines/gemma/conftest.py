@@ -107,10 +107,10 @@ class TinyModel:
         """Open the folder as the engine would."""
         return open_checkpoint(str(self.folder), CPU)
 
-    def load(self) -> Gemma:
-        """Load the folder in float32."""
-        checkpoint = self.open()
-        return load_model(checkpoint.config, checkpoint.source, CPU, torch.float32)
+    def load(self, device: Any = CPU, dtype: Any = torch.float32) -> Gemma:
+        """Load the folder."""
+        checkpoint = open_checkpoint(str(self.folder), device)
+        return load_model(checkpoint.config, checkpoint.source, device, dtype)
 
     def reference_logprobs(self, token_ids: list[int]) -> Any:
         """Log-probabilities [T, V] as transformers computes them."""
@@ -135,6 +135,14 @@ def _one_thread() -> Iterator[None]:
 def _quiet() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> Any:
+    """Each device that the engine runs on."""
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("PyTorch sees no GPU")
+    return torch.device(request.param)
 
 
 @pytest.fixture

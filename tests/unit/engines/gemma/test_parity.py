@@ -28,18 +28,19 @@ PROMPT_TOKENS = 40  # the window is 7: longer than two windows, and no multiple 
 
 def logprobs(model, token_ids, *, chunks=(), decode_from=None):
     """Log-probabilities [T, V], the prompt cut at `chunks`, decoded one by one from a place on."""
-    cache = KVCache(model.config, 2, CPU, torch.float32, len(token_ids))
+    device = model.device
+    cache = KVCache(model.config, 2, device, model.dtype, len(token_ids))
     stop = len(token_ids) if decode_from is None else decode_from
     edges = [0, *chunks, stop]
     rows = []
     with torch.inference_mode():
         for start, end in pairwise(edges):
             part = PromptPart(1, start, token_ids[start:end])
-            rows.append(model.hidden(make_batch([], [part], CPU), cache))
+            rows.append(model.hidden(make_batch([], [part], device), cache))
         for place in range(stop, len(token_ids)):
             row = DecodeRow(1, place, token_ids[place])
-            rows.append(model.hidden(make_batch([row], [], CPU), cache))
-        return torch.log_softmax(model.logits(torch.cat(rows)), dim=-1)
+            rows.append(model.hidden(make_batch([row], [], device), cache))
+        return torch.log_softmax(model.logits(torch.cat(rows)), dim=-1).cpu()
 
 
 def largest_difference(left, right):
@@ -47,22 +48,22 @@ def largest_difference(left, right):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_log_probabilities_are_those_of_transformers(variant, make_tiny, random_ids):
+def test_log_probabilities_are_those_of_transformers(variant, device, make_tiny, random_ids):
     tiny = make_tiny(variant)
     ids = random_ids(PROMPT_TOKENS)
-    assert largest_difference(logprobs(tiny.load(), ids), tiny.reference_logprobs(ids)) < 1e-5
+    assert largest_difference(logprobs(tiny.load(device), ids), tiny.reference_logprobs(ids)) < 1e-5
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_with_random_norms_and_scales_they_still_are(variant, make_tiny, random_ids):
+def test_with_random_norms_and_scales_they_still_are(variant, device, make_tiny, random_ids):
     tiny = make_tiny(variant, shake=True)
     ids = random_ids(PROMPT_TOKENS)
-    assert largest_difference(logprobs(tiny.load(), ids), tiny.reference_logprobs(ids)) < 1e-4
+    assert largest_difference(logprobs(tiny.load(device), ids), tiny.reference_logprobs(ids)) < 1e-4
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_chunks_and_single_steps_give_what_one_pass_gives(variant, make_tiny, random_ids):
-    model = make_tiny(variant).load()
+def test_chunks_and_single_steps_give_what_one_pass_gives(variant, device, make_tiny, random_ids):
+    model = make_tiny(variant).load(device)
     ids = random_ids(PROMPT_TOKENS)
     whole = logprobs(model, ids)
     stepped = logprobs(model, ids, chunks=(9, 12), decode_from=21)
@@ -86,17 +87,17 @@ def test_a_ragged_batch_gives_each_prompt_the_bits_it_gets_alone(variant, make_t
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_greedy_tokens_are_those_of_transformers(variant, make_tiny, random_ids):
+def test_greedy_tokens_are_those_of_transformers(variant, device, make_tiny, random_ids):
     tiny = make_tiny(variant, shake=True)
-    model = tiny.load()
+    model = tiny.load(device)
     ids = random_ids(11)
-    cache = KVCache(model.config, 1, CPU, torch.float32, 11 + 64)
+    cache = KVCache(model.config, 1, device, torch.float32, 11 + 64)
     with torch.inference_mode():
-        rows = model.hidden(make_batch([], [PromptPart(0, 0, ids)], CPU), cache)
+        rows = model.hidden(make_batch([], [PromptPart(0, 0, ids)], device), cache)
         token = int(model.logits(rows[-1:]).argmax())
         said = [token]
         for place in range(len(ids), len(ids) + 63):
-            row = model.hidden(make_batch([DecodeRow(0, place, token)], [], CPU), cache)
+            row = model.hidden(make_batch([DecodeRow(0, place, token)], [], device), cache)
             token = int(model.logits(row).argmax())
             said.append(token)
     # Teacher-forced: each token is the reference's best, or as good as it to rounding.
@@ -154,7 +155,9 @@ def small_configs(draw):
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(values=small_configs(), seed=st.integers(0, 99), length=st.integers(1, 30))
-def test_any_small_config_agrees_with_transformers(values, seed, length, make_tiny, random_ids):
+def test_any_small_config_agrees_with_transformers(
+    values, seed, length, device, make_tiny, random_ids
+):
     tiny = make_tiny("any", values, seed=seed, shake=True)
     ids = random_ids(length, seed)
-    assert largest_difference(logprobs(tiny.load(), ids), tiny.reference_logprobs(ids)) < 1e-4
+    assert largest_difference(logprobs(tiny.load(device), ids), tiny.reference_logprobs(ids)) < 1e-4

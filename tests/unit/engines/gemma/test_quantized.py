@@ -79,17 +79,19 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("kind", ["int4", "fp8"])
-def test_a_quantized_checkpoint_scores_as_its_rounded_weights_do(kind, make_tiny, random_ids):
+def test_a_quantized_checkpoint_scores_as_its_rounded_weights_do(
+    kind, device, make_tiny, random_ids
+):
     tiny = make_tiny("dense_k_is_v", shake=True)
     path = tiny.folder / "config.json"
     plain = path.read_text()
     rounded = quantize_folder(tiny.folder, kind)
     path.write_text(json.dumps(json.loads(plain) | {"quantization_config": CONFIGS[kind]}))
     ids = random_ids(20)
-    quantized = score_tokens(tiny.load(), ids).logprobs
+    quantized = score_tokens(tiny.load(device), ids).logprobs
     path.write_text(plain)
     save_file(rounded, tiny.folder / "model.safetensors")
-    assert quantized == pytest.approx(score_tokens(tiny.load(), ids).logprobs, abs=1e-5)
+    assert quantized == pytest.approx(score_tokens(tiny.load(device), ids).logprobs, abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,12 @@ def test_a_field_nobody_knows_is_named(make_tiny):
     assert "'rotary_twist' is not known" in refusal(tiny)
 
 
+def test_fields_that_transformers_takes_over_from_a_gguf_file_are_left_out(make_tiny):
+    tiny = make_tiny("gemma3")
+    edit_config(tiny.folder, _model_name_or_path="Gemma 3 270m", unk_token_id=3)
+    assert tiny.load().config == make_tiny("gemma3", seed=1).load().config
+
+
 def test_a_value_that_cant_be_run_is_named(make_tiny):
     tiny = make_tiny("gemma3")
     edit_config(tiny.folder, attention_bias=True)
