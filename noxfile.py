@@ -27,6 +27,7 @@ REAL_MODELS = [
     "tests/contract/test_engine.py",
     "tests/integration/test_real_models.py",
     "tests/integration/test_gemma_270m.py",
+    "tests/integration/test_llama_cpp.py",
 ]
 AXE = "axe-core@4.14.1"  # finds accessibility faults
 # Commands that must not load these modules: they make `--help` slow.
@@ -64,7 +65,7 @@ def slow(session: nox.Session) -> None:
     """Run the tests that take over 5 s each, simulations and 200 kills included."""
     session.install(*GROUPS["torch"])
     session.install("-e", ".[report,demo]", *GROUPS["test"], *GROUPS["reference"])
-    session.install(*GROUPS["llama-cpp"])
+    session.install(*GROUPS["models"])
     _pytest(session, "tests", "-m", "slow and not (docker or gpu or network)", *session.posargs)
 
 

