@@ -26,6 +26,7 @@ _SMALL_BYTES = 1 << 16  # a frame without output
 _CHILD_KINDS = frozenset({b"C", b"F", b"O", b"V", b"X", b"A", b"B", b"S", b"D"})
 _LAST_KINDS = frozenset({b"F", b"X", b"B", b"S", b"D"})  # nothing of interest follows
 _TEST_KINDS = frozenset({b"O", b"V", b"X", b"S"})
+_FIRST_KINDS = _TEST_KINDS | {b"C"}
 _NO_LAP = (0.0, 0.0, 0.0, 0.0)
 _PR_SET_DUMPABLE = 4
 _SIG_DFL = int(signal.SIG_DFL)
@@ -87,6 +88,7 @@ class Run:
         self.unsent: Parts = []  # the last batch; it leaves with the end of the run
         self._alarmed = False
         self._tests = 0
+        self._is_ready = False  # a second "ready" would be a way to more time
         self._channel = channel
         self.peak = len(code)
         self._filled = 0  # bytes of the channel's buffer that hold frames not yet relayed
@@ -178,7 +180,7 @@ class Run:
         while self.why is None and self._filled - start >= HEADER.size:
             kind, length = HEADER.unpack_from(view, start)
             end = start + HEADER.size + length
-            if kind not in _CHILD_KINDS:
+            if kind not in _CHILD_KINDS or (kind == b"C" and self._is_ready):
                 self.why = "protocol"
             elif length > self._frame_bytes:
                 self.why = "output"
@@ -187,6 +189,7 @@ class Run:
             else:
                 batch.append((kind, self._tests, view[start + HEADER.size : end]))
                 start = end
+                self._is_ready |= kind in _FIRST_KINDS
                 self._tests += kind in _TEST_KINDS
                 if kind in _LAST_KINDS or self._tests >= self._n_tests:
                     self.why = "done"
@@ -210,8 +213,8 @@ class Run:
                 self._due = min(self._end, late)
 
     def _stamped(self, batch: list[tuple[bytes, int, memoryview]]) -> Parts:
-        """Return a batch as the host gets it, its time on the last frame that ends something."""
-        timed = max((n for n, (kind, _, _) in enumerate(batch) if kind != b"A"), default=-1)
+        """Return a batch as the host gets it, its time on the last test, else on "ready"."""
+        timed = max((n for n, (kind, _, _) in enumerate(batch) if kind in _FIRST_KINDS), default=-1)
         parts: Parts = []
         for n, (kind, test, payload) in enumerate(batch):
             lap = self._meter.lap() if n == timed else _NO_LAP
