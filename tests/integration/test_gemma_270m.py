@@ -87,6 +87,9 @@ def test_real_text_scores_as_transformers_scores_it(device, token_ids, reference
 def test_the_tokenizer_is_the_one_transformers_builds(checkpoint, reference_folder):
     theirs = transformers.AutoTokenizer.from_pretrained(**reference_folder)
     text = REAL_TEXT.read_text() + "日本語 🤔 \t x  y\n\n\n<start_of_turn>user\n"
+    # 31 spaces are the longest symbol. SentencePiece, llama.cpp (test_llama_cpp.py) and we make 33
+    # of it and of one of two; transformers 5.19 to 5.24 joins pairs: 16 and 17.
+    text = text.replace(" " * 33, " " * 31)
     assert checkpoint.codec.encode(text) == theirs(text, add_special_tokens=False).input_ids
     assert checkpoint.codec.decode(checkpoint.codec.encode(text)) == text
 

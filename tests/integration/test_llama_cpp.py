@@ -30,10 +30,11 @@ def widened(tmp_path_factory):
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def llama_server(widened):
     params = xllamacpp.CommonParams()
     params.model.path = str(widened)
+    params.verbosity = -1
     params.n_ctx, params.n_parallel, params.n_gpu_layers, params.port = 2048, 1, 0, 0
     params.cpuparams.n_threads = torch.get_num_threads()
     params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
@@ -42,17 +43,28 @@ def llama_server(widened):
     return xllamacpp.Server(params)
 
 
-def _next_token(server, ids: list[int]) -> dict[int, float]:
-    """Log-probabilities of the most likely next tokens, as llama.cpp has them."""
-    body = {"prompt": ids, "n_predict": 1, "n_probs": TOP, "temperature": 0, "cache_prompt": True}
+def _ask(server, path: str, **body):
     asked = urllib.request.Request(
-        f"{server.listening_address}/completion",
+        server.listening_address + path,
         json.dumps(body).encode(),
         {"Content-Type": "application/json"},
     )
     with urllib.request.urlopen(asked, timeout=60) as answer:
-        (first,) = json.load(answer)["completion_probabilities"]
+        return json.load(answer)
+
+
+def _next_token(server, ids: list[int]) -> dict[int, float]:
+    """Log-probabilities of the most likely next tokens, as llama.cpp has them."""
+    done = _ask(server, "/completion", prompt=ids, n_predict=1, n_probs=TOP, temperature=0)
+    (first,) = done["completion_probabilities"]
     return {entry["id"]: entry["logprob"] for entry in first["top_logprobs"]}
+
+
+def test_text_becomes_the_tokens_that_llama_cpp_makes(widened, llama_server):
+    checkpoint = open_checkpoint(str(widened), torch.device("cpu"))
+    text = REAL_TEXT.read_text() + "日本語 🤔 \t x  y\n\n\n<start_of_turn>user\n"
+    theirs = _ask(llama_server, "/tokenize", content=text, add_special=False, parse_special=True)
+    assert checkpoint.codec.encode(text) == theirs["tokens"]
 
 
 def test_next_tokens_are_as_likely_as_in_llama_cpp(widened, llama_server):
