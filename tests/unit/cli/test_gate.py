@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -361,7 +362,7 @@ def test_a_driven_candidate_that_drift_shows_to_be_broken_generates_no_round(
 
 
 def grades_of(run: Path) -> list[tuple[str, str]]:
-    with sqlite3.connect(run / "run.sqlite") as db:
+    with closing(sqlite3.connect(run / "run.sqlite")) as db:
         return db.execute("SELECT key, outcome FROM grades ORDER BY id").fetchall()
 
 
@@ -375,7 +376,7 @@ def test_calibrating_grades_twice_and_varies_what_shares_a_batch(quick_cli: Cli,
     stored = json.loads((tmp_path / "runs" / "base" / "calibration.json").read_text())
     assert stored["load"] == {"baseline": {"concurrency": 64}, "again": {"concurrency": 32}}
     assert grades_of(tmp_path / "runs" / "base") == before
-    with sqlite3.connect(tmp_path / "runs" / "base-again" / "run.sqlite") as db:
+    with closing(sqlite3.connect(tmp_path / "runs" / "base-again" / "run.sqlite")) as db:
         order = [s for (s,) in db.execute("SELECT sample_id FROM completions ORDER BY id")]
     assert len(set(order[:8])) > 1  # the baseline went sample by sample
     given = quick_cli("gate-calibrate", "base", "base-again", "--no-control")
@@ -388,7 +389,7 @@ def test_grades_that_do_not_repeat_leave_the_gate_unarmed_and_the_run_as_it_was(
     make(quick_cli, "base", 0, 0.7)
     make(quick_cli, "again", 1, 0.7)
     run = tmp_path / "runs" / "base"
-    with sqlite3.connect(run / "run.sqlite") as db:  # as if a time limit had struck
+    with closing(sqlite3.connect(run / "run.sqlite")) as db, db:  # as if a time limit had struck
         db.execute(
             "UPDATE grades SET outcome = 'incorrect' WHERE id = "
             "(SELECT MIN(id) FROM grades WHERE outcome = 'correct')"
