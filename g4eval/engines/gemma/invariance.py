@@ -13,6 +13,7 @@ from g4eval.engines.gemma.model import Gemma
 
 NEIGHBOURS = 15
 PROMPT_TOKENS = 40
+DRAWN_FROM = 64
 
 
 @torch.inference_mode()
@@ -58,4 +59,8 @@ def _decode_hidden(model: Gemma, slots: int) -> list[torch.Tensor]:
 
 
 def _logits(model: Gemma, row: torch.Tensor, rows: int) -> torch.Tensor:
-    return model.logits(row.expand(rows, -1).contiguous())[-1]
+    """Return all logits of a row, then the largest as they are drawn from, among other rows."""
+    hidden = torch.stack([row.roll(turn) for turn in reversed(range(rows))])
+    nothing = torch.tensor([], dtype=torch.long, device=model.device)
+    values, _ = model.head.top(hidden, DRAWN_FROM, nothing)
+    return torch.cat((model.head(hidden)[-1], values[-1]))

@@ -1,4 +1,4 @@
-"""The small parts of a block: norms, the gated MLP, scaled embeddings, the soft cap."""
+"""The small parts of a block: norms, the gated MLP, scaled embeddings."""
 
 from dataclasses import dataclass
 
@@ -53,8 +53,3 @@ class ScaledEmbedding:
         """Return [R, D] for ids [R]; the scale is rounded to the activations' dtype first."""
         rows = F.embedding(token_ids, self.table).to(self.dtype)
         return rows * torch.tensor(self.scale, dtype=self.dtype, device=rows.device)
-
-
-def soft_cap(logits: Tensor, cap: float | None) -> Tensor:
-    """Return `cap * tanh(logits / cap)`, or the logits where there is no cap."""
-    return logits if cap is None else torch.tanh(logits / cap) * cap

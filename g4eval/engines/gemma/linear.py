@@ -91,7 +91,8 @@ class PackedLinear:
 
 
 def _enough_rows(x: Tensor) -> Tensor:
-    return F.pad(x, (0, 0, 0, max(0, MIN_ROWS - len(x)))).contiguous()
+    missing = MIN_ROWS - len(x)
+    return F.pad(x, (0, 0, 0, missing)) if missing > 0 else x.contiguous()
 
 
 class BlockLinear:

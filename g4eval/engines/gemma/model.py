@@ -15,7 +15,8 @@ from g4eval.engines.gemma.attention import Attention
 from g4eval.engines.gemma.batch import Batch
 from g4eval.engines.gemma.cache import KeyValue, KVCache
 from g4eval.engines.gemma.config import GemmaConfig, LayerConfig
-from g4eval.engines.gemma.layers import GatedMlp, ScaledEmbedding, rms_norm, soft_cap
+from g4eval.engines.gemma.head import Head
+from g4eval.engines.gemma.layers import GatedMlp, ScaledEmbedding, rms_norm
 from g4eval.engines.gemma.linear import Linear
 from g4eval.engines.gemma.moe import Experts, Router
 from g4eval.engines.gemma.rope import Rotation, rotation
@@ -79,7 +80,7 @@ class Gemma:
     ple: PerLayerEmbeddings | None
     blocks: tuple[Block, ...]
     norm: Tensor  # [D]
-    head: Linear  # [V, D]
+    head: Head
     frequencies_sliding: Tensor  # [H / 2], float32
     frequencies_full: Tensor  # [H / 2], float32
 
@@ -87,7 +88,7 @@ class Gemma:
         """Run every block over the batch's rows, adding their keys and values to the cache.
 
         Returns:
-            [R, D], normed: what `logits` takes.
+            [R, D], normed: what `head` takes.
         """
         config = self.config
         x = self.embedding(batch.token_ids)
@@ -110,10 +111,6 @@ class Gemma:
             if block.scalar is not None:
                 x = x * block.scalar
         return rms_norm(x, self.norm, config.rms_eps)
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Return [R, V] in float32 for hidden [R, D], soft-capped where the model does so."""
-        return soft_cap(self.head(hidden), self.config.logit_softcap).float()
 
     def _query_key_value(
         self, block: Block, x: Tensor, rotate: Rotation

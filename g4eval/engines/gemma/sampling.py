@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from g4eval.config import SamplingParams
-
-_BLOCK = 512  # columns a block in `top_of`
+from g4eval.engines.gemma.head import Head, top_of
 
 
 @dataclass(slots=True)
@@ -92,44 +91,35 @@ def _shares(values: Tensor, params: SamplingParams) -> Tensor:
     return torch.where(kept, shares, 0.0)
 
 
-def choose(logits: Tensor, samplers: Sequence[Sampler]) -> list[int]:
+def choose(
+    head: Head, hidden: Tensor, samplers: Sequence[Sampler], banned: Tensor | None = None
+) -> list[int]:
     """Return the next token of each request.
 
     Args:
-        logits: [B, V] float32; changed in place by penalties.
+        head: of the model.
+        hidden: [B, D], normed.
         samplers: B, one a row.
+        banned: ids of tokens never drawn; None: any may be.
     """
-    for row, sampler in enumerate(samplers):
-        if sampler.has_penalties:
-            sampler.penalise(logits[row])
+    banned = torch.tensor([], dtype=torch.long) if banned is None else banned
     tokens = [0] * len(samplers)
-    for count in {sampler.candidates for sampler in samplers}:
-        rows = [i for i, sampler in enumerate(samplers) if sampler.candidates == count]
-        values, token_ids = top_of(logits if len(rows) == len(samplers) else logits[rows], count)
+    for count, penalised in {(s.candidates, s.has_penalties) for s in samplers}:
+        rows = [
+            i
+            for i, s in enumerate(samplers)
+            if (s.candidates, s.has_penalties) == (count, penalised)
+        ]
+        picked = hidden if len(rows) == len(samplers) else hidden[rows]
+        if penalised:
+            logits = head(picked)
+            for place, row in enumerate(rows):
+                samplers[row].penalise(logits[place])
+            logits[:, banned] = float("-inf")
+            values, token_ids = top_of(logits, count)
+        else:
+            values, token_ids = head.top(picked, count, banned)
         values, token_ids = values.cpu(), token_ids.cpu()
         for place, row in enumerate(rows):
             tokens[row] = samplers[row].draw(values[place], token_ids[place])
     return tokens
-
-
-def top_of(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return values and ids [B, count] of the largest logits, largest first; count 0: all sorted.
-
-    The largest `count` values lie in the `count` blocks with the largest maxima, so a pass over the
-    maxima finds those blocks and only they are searched. Exact, and several times faster than
-    searching 262,144 columns.
-    """
-    width = logits.shape[1]
-    if count == 0:
-        ordered = torch.sort(logits, dim=1, descending=True, stable=True)
-        return ordered.values, ordered.indices
-    count = min(count, width)
-    blocks = width // _BLOCK
-    if width % _BLOCK or blocks <= count:
-        found = torch.topk(logits, count, dim=1)
-        return found.values, found.indices
-    grid = logits.view(-1, blocks, _BLOCK)
-    best = grid.amax(dim=2).topk(count, dim=1).indices  # [B, count]
-    gathered = grid.gather(1, best[:, :, None].expand(-1, -1, _BLOCK)).flatten(1)
-    values, places = gathered.topk(count, dim=1)
-    return values, best.gather(1, places // _BLOCK) * _BLOCK + places % _BLOCK

@@ -95,12 +95,14 @@ class Scheduler:
     suppressed_ids: Sequence[int] = ()
     _cache: KVCache = field(init=False)
     _prefixes: PrefixStore = field(init=False)
+    _banned: Tensor = field(init=False)  # suppressed_ids
     _active: dict[int, Generation] = field(init=False, default_factory=dict)  # by slot
 
     def __post_init__(self) -> None:
         model = self.model
         self._cache = KVCache(model.config, self.capacity.slots, model.device, model.dtype)
         self._prefixes = PrefixStore(self.capacity.prefix_bytes)
+        self._banned = torch.tensor(self.suppressed_ids, dtype=torch.long, device=model.device)
 
     @property
     def is_idle(self) -> bool:
@@ -237,10 +239,7 @@ class Scheduler:
             generation.last_hidden = last
 
     def _draw(self, generations: Sequence[Generation], hidden: Tensor) -> None:
-        logits = self.model.logits(hidden)
-        if self.suppressed_ids:
-            logits[:, list(self.suppressed_ids)] = float("-inf")
-        choose(logits, [g.sampler for g in generations])
+        choose(self.model.head, hidden, [g.sampler for g in generations], self._banned)
         for generation in generations:
             generation.last_hidden = None
             generation.stopped = generation.ends(generation.generated)

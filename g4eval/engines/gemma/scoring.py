@@ -7,8 +7,8 @@ from torch import Tensor
 
 from g4eval.engines.gemma.batch import PromptPart, make_batch
 from g4eval.engines.gemma.cache import KVCache
+from g4eval.engines.gemma.head import top_of
 from g4eval.engines.gemma.model import Gemma
-from g4eval.engines.gemma.sampling import top_of
 from g4eval.engines.gemma.scheduler import CHUNK_TOKENS
 from g4eval.records import TokenScores
 
@@ -26,7 +26,7 @@ def log_probability_rows(model: Gemma, token_ids: Sequence[int]) -> Iterator[Ten
         part = PromptPart(0, start, token_ids[start : start + CHUNK_TOKENS])
         hidden = model.hidden(make_batch([], [part], model.device), cache)
         for rows in torch.split(hidden, ROWS_AT_ONCE):
-            yield torch.log_softmax(model.logits(rows), dim=-1)
+            yield torch.log_softmax(model.head(rows), dim=-1)
 
 
 @torch.inference_mode()

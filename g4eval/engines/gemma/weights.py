@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from g4eval.engines.gemma.config import GemmaConfig, LayerConfig
+from g4eval.engines.gemma.head import Head, is_screened
 from g4eval.engines.gemma.layers import GatedMlp, ScaledEmbedding
 from g4eval.engines.gemma.linear import Linear, make_linear
 from g4eval.engines.gemma.model import (
@@ -186,6 +187,8 @@ def weight_bytes(
     head = config.vocab_size * config.hidden_size * dtype.itemsize
     if config.tied_head and (packed_head or stored_head != head):
         total += head
+    if is_screened(device, dtype):
+        total += config.vocab_size * config.hidden_size * torch.bfloat16.itemsize
     return total
 
 
@@ -255,7 +258,7 @@ def load_model(
     """Load a checkpoint; at most one tensor exists twice at any moment.
 
     The embedding tables keep the file's dtype and are widened row by row. A float32 model on CPU
-    holds its head a second time, in the layout of its product.
+    holds its head a second time, in the layout of its product, and rounded for `Screen`.
 
     Raises:
         EngineError: the tensors don't fit the config, or one is damaged; nothing stays loaded.
@@ -275,7 +278,7 @@ def load_model(
         ple=_per_layer_embeddings(config, load, dtype) if config.ple_size else None,
         blocks=tuple(_block(config, layer, load) for layer in config.layers),
         norm=load.norm("norm"),
-        head=make_linear([head.to(dtype)]),
+        head=Head(head, dtype, config.logit_softcap, screened=is_screened(device, dtype)),
         frequencies_sliding=inverse_frequencies(config.rope_sliding, sliding).to(device),
         frequencies_full=inverse_frequencies(config.rope_full, full).to(device),
     )

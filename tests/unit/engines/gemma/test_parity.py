@@ -40,7 +40,7 @@ def logprobs(model, token_ids, *, chunks=(), decode_from=None):
         for place in range(stop, len(token_ids)):
             row = DecodeRow(1, place, token_ids[place])
             rows.append(model.hidden(make_batch([row], [], device), cache))
-        return torch.log_softmax(model.logits(torch.cat(rows)), dim=-1).cpu()
+        return torch.log_softmax(model.head(torch.cat(rows)), dim=-1).cpu()
 
 
 def largest_difference(left, right):
@@ -94,11 +94,11 @@ def test_greedy_tokens_are_those_of_transformers(variant, device, make_tiny, ran
     cache = KVCache(model.config, 1, device, torch.float32, 11 + 64)
     with torch.inference_mode():
         rows = model.hidden(make_batch([], [PromptPart(0, 0, ids)], device), cache)
-        token = int(model.logits(rows[-1:]).argmax())
+        token = int(model.head(rows[-1:]).argmax())
         said = [token]
         for place in range(len(ids), len(ids) + 63):
             row = model.hidden(make_batch([DecodeRow(0, place, token)], [], device), cache)
-            token = int(model.logits(row).argmax())
+            token = int(model.head(row).argmax())
             said.append(token)
     # Teacher-forced: each token is the reference's best, or as good as it to rounding.
     reference = tiny.reference_logprobs(ids + said)[len(ids) - 1 : -1]
