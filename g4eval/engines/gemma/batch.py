@@ -77,6 +77,25 @@ class Batch:
         """Positions [n] of the decode rows."""
         return self.positions[: len(self.decode_slots)]
 
+    def ends(self) -> tuple[Tensor, "Batch"]:
+        """Return the rows that a next token may be drawn from, and the batch of those alone.
+
+        They are the decode rows, then the last row of each chunk.
+        """
+        decoded = len(self.decode_slots)
+        last = [chunk.rows.stop - 1 for chunk in self.chunks]
+        rows = torch.tensor([*range(decoded), *last], device=self.positions.device)
+        return rows, Batch(
+            token_ids=self.token_ids[rows],
+            positions=self.positions[rows],
+            decode_slots=self.decode_slots,
+            runs=self.runs,
+            chunks=tuple(
+                Chunk(chunk.slot, chunk.stop - 1, decoded + i, 1)
+                for i, chunk in enumerate(self.chunks)
+            ),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class DecodeRow:

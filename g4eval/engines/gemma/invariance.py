@@ -42,7 +42,7 @@ def _prompt_hidden(model: Gemma, slots: int) -> list[torch.Tensor]:
         PromptPart(slot, 0, _prompt_of(model, slot, PROMPT_TOKENS - slot))
         for slot in reversed(range(slots))
     ]
-    hidden = model.hidden(make_batch([], parts, model.device), cache)
+    hidden = model.hidden(make_batch([], parts, model.device), cache, ends_only=True)
     return [hidden[-1]]
 
 

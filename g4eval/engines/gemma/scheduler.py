@@ -222,11 +222,10 @@ class Scheduler:
             for g in decoding
         ]
         parts = [PromptPart(g.slot, g.computed, g.next_chunk) for g in prompts]
-        rows = self.model.hidden(make_batch(decode, parts, self.model.device), self._cache)
-        row = len(decoding)
-        for generation in prompts:
-            row += len(generation.next_chunk)
-            self._finish_chunk(generation, rows[row - 1])
+        batch = make_batch(decode, parts, self.model.device)
+        rows = self.model.hidden(batch, self._cache, ends_only=True)
+        for generation, last in zip(prompts, rows[len(decoding) :], strict=True):
+            self._finish_chunk(generation, last)
         return rows[: len(decoding)].unbind()
 
     def _finish_chunk(self, generation: Generation, last: Tensor) -> None:

@@ -71,6 +71,22 @@ def test_chunks_and_single_steps_give_what_one_pass_gives(variant, device, make_
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+def test_the_ends_alone_are_those_of_the_whole_pass(variant, make_tiny, random_ids):
+    model = make_tiny(variant, shake=True).load()
+    first, second = random_ids(31, 1), random_ids(12, 2)
+    steps = [  # prompts beside each other, a later chunk beside a decoded token, both decoded
+        make_batch([], [PromptPart(0, 0, first[:20]), PromptPart(1, 0, second)], CPU),
+        make_batch([DecodeRow(1, 12, 5)], [PromptPart(0, 20, first[20:])], CPU),
+        make_batch([DecodeRow(0, 31, 6), DecodeRow(1, 13, 7)], [], CPU),
+    ]
+    caches = [KVCache(model.config, 2, CPU, torch.float32, 64) for _ in range(2)]
+    with torch.inference_mode():
+        for batch, ends in zip(steps, ([19, 31], [0, 11], [0, 1]), strict=True):
+            whole = model.hidden(batch, caches[0])[ends]
+            assert largest_difference(model.hidden(batch, caches[1], ends_only=True), whole) < 1e-5
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_a_ragged_batch_gives_each_prompt_the_bits_it_gets_alone(variant, make_tiny, random_ids):
     model = make_tiny(variant).load()
     prompts = [random_ids(length, seed) for seed, length in enumerate((3, 29, 7, 14))]

@@ -88,9 +88,9 @@ def test_eight_repeats_of_a_prompt_compute_it_once(make_tiny, random_ids):
     rows = []
     hidden = type(model).hidden
 
-    def count(self, batch, cache):
+    def count(self, batch, cache, **more):
         rows.append(len(batch.token_ids))
-        return hidden(self, batch, cache)
+        return hidden(self, batch, cache, **more)
 
     with patch.object(type(model), "hidden", count):
         repeats = [generation(ids, seed=seed, tokens=2) for seed in range(8)]
