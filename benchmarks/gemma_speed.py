@@ -1,8 +1,9 @@
-"""Speed of engine gemma on CPU beside transformers and vLLM: one model, one machine, one run.
+"""Speed of engine gemma beside transformers and vLLM: one model, one machine, one run.
 
     nox -s bench -- gemma_speed [--vllm-python PATH] [--requests 32 --prompt 128 --new 64]
+                                [--device cuda --dtype bfloat16]
 
-Gemma 3 270M in float32, greedy, ends ignored, so that every engine makes the same number of tokens.
+Gemma 3 270M, greedy, ends ignored, so that every engine makes the same number of tokens.
 Each contestant runs in a process of its own with the same number of threads, in turns; loading
 isn't timed, one short warm-up is made. Also: what eight repeats of a 1,000-token prompt cost beside
 one.
@@ -32,7 +33,7 @@ def prompts(count: int, length: int) -> list[list[int]]:
     ]
 
 
-def load_ours(threads: int) -> Gemma:
+def load_ours(threads: int, device_name: str = "cpu", dtype: str = "float32") -> Gemma:
     """Load the model in this process."""
     import torch
 
@@ -40,9 +41,9 @@ def load_ours(threads: int) -> Gemma:
     from g4eval.engines.gemma.weights import load_model
 
     torch.set_num_threads(threads)
-    device = torch.device("cpu")
+    device = torch.device(device_name)
     checkpoint = open_checkpoint(MODEL, device)
-    return load_model(checkpoint.config, checkpoint.source, device, torch.float32)
+    return load_model(checkpoint.config, checkpoint.source, device, getattr(torch, dtype))
 
 
 def run_ours(model: Gemma, ids: list[list[int]], new: int) -> float:
@@ -71,9 +72,11 @@ def run_ours(model: Gemma, ids: list[list[int]], new: int) -> float:
     return time.perf_counter() - start
 
 
-def measure_ours(ids: list[list[int]], new: int, threads: int) -> dict[str, float]:
+def measure_ours(
+    ids: list[list[int]], new: int, threads: int, *, device: str, dtype: str
+) -> dict[str, float]:
     """Tokens a second of our engine, and what repeats of a prompt cost."""
-    model = load_ours(threads)
+    model = load_ours(threads, device, dtype)
     run_ours(model, ids[:2], 2)
     seconds = run_ours(model, ids, new)
     long = prompts(2, 1000)
@@ -83,17 +86,18 @@ def measure_ours(ids: list[list[int]], new: int, threads: int) -> dict[str, floa
 
 
 def measure_transformers(
-    ids: list[list[int]], new: int, threads: int, folder: str
+    ids: list[list[int]], new: int, threads: int, folder: str, *, device: str, dtype: str
 ) -> dict[str, float]:
     """Tokens a second of `generate`, a request at a time and all at once."""
     import torch
     import transformers
 
     torch.set_num_threads(threads)
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+    model.eval().to(device)
 
     def seconds(rows: list[list[int]], tokens: int) -> float:
-        batch = torch.tensor(rows)
+        batch = torch.tensor(rows, device=device)
         start = time.perf_counter()
         with torch.inference_mode():
             model.generate(
@@ -102,7 +106,7 @@ def measure_transformers(
                 do_sample=False,
                 min_new_tokens=tokens,
                 max_new_tokens=tokens,
-            )
+            ).cpu()
         return time.perf_counter() - start
 
     seconds(ids[:2], 2)
@@ -114,15 +118,19 @@ def measure_transformers(
     }
 
 
-def measure_vllm(ids: list[list[int]], new: int, threads: int, folder: str) -> dict[str, float]:
-    """Tokens a second of vLLM's CPU build."""
+def measure_vllm(
+    ids: list[list[int]], new: int, threads: int, folder: str, *, device: str, dtype: str
+) -> dict[str, float]:
+    """Tokens a second of vLLM, of its CPU build where the device is one."""
     import os
 
-    os.environ |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
-    os.environ["VLLM_CPU_OMP_THREADS_BIND"] = f"0-{threads - 1}"
+    os.environ |= {"VLLM_NO_USAGE_STATS": "1", "VLLM_USE_FLASHINFER_SAMPLER": "0"}
+    if device == "cpu":
+        os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
+        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = f"0-{threads - 1}"
     from vllm import LLM, SamplingParams
 
-    model = LLM(folder, dtype="float32", max_model_len=2048, skip_tokenizer_init=True)
+    model = LLM(folder, dtype=dtype, max_model_len=2048, skip_tokenizer_init=True)
     params = SamplingParams(temperature=0, max_tokens=new, ignore_eos=True, detokenize=False)
     requests = [{"prompt_token_ids": row} for row in ids]
     model.generate(requests[:2], params, use_tqdm=False)
@@ -153,15 +161,17 @@ def save_folder(folder: str) -> None:
 def child(arguments: argparse.Namespace) -> dict[str, float]:
     """Measure one contestant in this process."""
     ids = prompts(arguments.requests, arguments.prompt)
+    new, threads, folder = arguments.new, arguments.threads, arguments.folder
+    where = {"device": arguments.device, "dtype": arguments.dtype}
     match arguments.only:
         case "gemma":
-            return measure_ours(ids, arguments.new, arguments.threads)
+            return measure_ours(ids, new, threads, **where)
         case "transformers":
-            return measure_transformers(ids, arguments.new, arguments.threads, arguments.folder)
+            return measure_transformers(ids, new, threads, folder, **where)
         case "vllm":
-            return measure_vllm(ids, arguments.new, arguments.threads, arguments.folder)
+            return measure_vllm(ids, new, threads, folder, **where)
         case _:
-            save_folder(arguments.folder)
+            save_folder(folder)
             return {}
 
 
@@ -191,7 +201,9 @@ if __name__ == "__main__":
     parser.add_argument("--prompt", type=int, default=128)
     parser.add_argument("--new", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--vllm-python", help="a Python that has vLLM's CPU build")
+    parser.add_argument("--vllm-python", help="a Python that has vLLM, its CPU build on the CPU")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--rounds", type=int, default=1, help="the best of this many counts")
     parser.add_argument("--folder", default="/tmp/gemma-3-270m-float32", help="for widened weights")
     parser.add_argument("--only", choices=["gemma", "transformers", "folder", "vllm"])

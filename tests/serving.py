@@ -58,7 +58,12 @@ def vllm_server(
         *("--max-logprobs", "128", "--enforce-eager"),
         *("--gpu-memory-utilization", str(GPU_SHARE)),
     ]
-    environment = {**os.environ, "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+    environment = {
+        **os.environ,
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TRITON_F32_DEFAULT": "ieee",  # as engine vllm does
+    }
     with log.open("ab") as output:
         server = subprocess.Popen(
             command, stdout=output, stderr=output, env=environment, start_new_session=True

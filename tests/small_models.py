@@ -116,4 +116,17 @@ def _make_gemma4(folder: Path, kind: str) -> None:
         if parameter.dim() > 1 and "embed" not in name:
             torch.nn.init.normal_(parameter, std=0.2)  # apart enough for greedy choices to be firm
     model.save_pretrained(folder)
+    _add_unread_norms(folder / "model.safetensors", config)
     AutoTokenizer.from_pretrained(smollm2_folder()).save_pretrained(folder)
+
+
+def _add_unread_norms(path: Path, config: Any) -> None:
+    """Give layers that share keys a norm of keys, which nobody reads and vLLM 0.25 asks for."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(path)
+    layers = config.num_hidden_layers
+    for layer in range(layers - config.num_kv_shared_layers, layers):
+        tensors[f"model.layers.{layer}.self_attn.k_norm.weight"] = torch.ones(config.head_dim)
+    save_file(tensors, path, metadata={"format": "pt"})

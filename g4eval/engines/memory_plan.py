@@ -1,8 +1,9 @@
 """Will it fit: the memory a model needs, against what the devices have, said before loading.
 
 An estimate from config.json and file sizes alone. Weights count as stored (changed to the dtype
-asked for), the key/value cache layer by layer: full attention grows with the context, a sliding
-window doesn't past its end, and layers that share another's cache have none.
+asked for), the key/value cache layer by layer as vLLM counts it: full attention grows with the
+context, a sliding window doesn't past its end and what one step adds to it, layers that share
+another's cache have none.
 """
 
 import math
@@ -17,6 +18,7 @@ from g4eval.errors import EngineError
 GIB = 2**30
 # Beside weights and cache: CUDA's context, its graphs, activations. Measured on none: a reserve.
 _RESERVE_BYTES = 3 * GIB
+_BLOCK_TOKENS = 16  # vLLM's cache is cut into pages of so many tokens of a layer, or more
 _WANTED_SEQUENCES = 8  # fewer at once leave a GPU waiting for its memory
 _DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "fp8": 1, "fp8_e4m3": 1, "fp8_e5m2": 1}
 _WEIGHT_SUFFIXES = (".safetensors", ".gguf", ".bin")
@@ -28,12 +30,19 @@ class Cache:
 
     full_bytes_per_token: int
     sliding_bytes_per_token: int
-    window_tokens: int
+    window_tokens: int  # with the tokens of one step
+    full_block: int = 1  # tokens a page
+    sliding_block: int = 1
 
     def bytes_at(self, tokens: int) -> int:
-        """Return the size of one sequence's cache at a length."""
-        sliding = min(tokens, self.window_tokens)
-        return self.full_bytes_per_token * tokens + self.sliding_bytes_per_token * sliding
+        """Return the size of one sequence's cache at a length, in whole pages."""
+        full = math.ceil(tokens / self.full_block) * self.full_block
+        if not self.sliding_bytes_per_token:
+            return self.full_bytes_per_token * full
+        # One page more: a window begins anywhere in a page.
+        pages = math.ceil(min(tokens, self.window_tokens) / self.sliding_block) + 1
+        sliding = self.sliding_bytes_per_token * pages * self.sliding_block
+        return self.full_bytes_per_token * full + sliding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +90,8 @@ def plan_memory(
     cache_dtype: str = "auto",
     share: float = 0.9,
     n_together: int | None = None,
+    n_stages: int = 1,
+    step_tokens: int = 1,
     cache_bytes: int | None = None,
 ) -> MemoryPlan:
     """Return the plan with the fewest devices that hold the weights and eight full sequences.
@@ -92,9 +103,11 @@ def plan_memory(
         config: the model's config.json.
         devices: all of one kind.
         context_tokens: prompt and completion together.
-        cache_dtype: of keys and values; auto: the model's.
+        cache_dtype: of keys and values; auto: of two bytes, as vLLM takes float32 models too.
         share: of a device's memory that the engine may use.
         n_together: how many devices share the weights; None: choose.
+        n_stages: of a pipeline; the devices of one stage split its heads.
+        step_tokens: of one sequence, computed in one step at most.
         cache_bytes: the cache's size where it is set; None: all that the weights leave.
 
     Raises:
@@ -106,7 +119,9 @@ def plan_memory(
     plans = [
         MemoryPlan(
             weights_bytes=weights_bytes,
-            cache=cache_of(config, cache_dtype),
+            cache=cache_of(
+                config, cache_dtype, step_tokens=step_tokens, n_tensor=max(1, count // n_stages)
+            ),
             context_tokens=context_tokens,
             devices=tuple(devices),
             usable_bytes=usable,
@@ -155,24 +170,53 @@ def loaded_bytes(on_disk: int, config: Mapping[str, Any], dtype: str) -> int:
     return on_disk * _DTYPE_BYTES[dtype] // _DTYPE_BYTES[stored]
 
 
-def cache_of(config: Mapping[str, Any], cache_dtype: str = "auto") -> Cache:
-    """Return the size of a model's key/value cache, from its config.json.
+def cache_of(
+    config: Mapping[str, Any],
+    cache_dtype: str = "auto",
+    *,
+    step_tokens: int = 1,
+    n_tensor: int = 1,
+) -> Cache:
+    """Return the size of a model's key/value cache, on all devices together.
 
-    Source of the rules for Gemma 4: configuration_gemma4.py, transformers 5.23.
+    Source of the rules for Gemma 4: configuration_gemma4.py, transformers 5.23; of vLLM's pages:
+    kv_cache_utils.py and kv_cache_interface.py, vLLM 0.25.
+
+    Args:
+        config: the model's config.json.
+        cache_dtype: of keys and values; auto: of two bytes, as vLLM takes float32 models too.
+        step_tokens: of one sequence, computed in one step at most: a window holds them as well.
+        n_tensor: devices that split the heads; where heads are fewer, each has one of its own.
     """
     text: Mapping[str, Any] = config.get("text_config") or config
     n_layers = int(text.get("num_hidden_layers") or 0)
     size = _DTYPE_BYTES.get(cache_dtype) or 2
-    full, sliding = 0, 0
-    for layer_type in _layer_types(text)[: n_layers - int(text.get("num_kv_shared_layers") or 0)]:
-        is_full = layer_type == "full_attention"
-        n_bytes = 2 * _kv_heads(text, is_full) * _head_size(text, is_full) * size
-        full, sliding = (full + n_bytes, sliding) if is_full else (full, sliding + n_bytes)
+    owners = _layer_types(text)[: n_layers - int(text.get("num_kv_shared_layers") or 0)]
+    n_full = sum(layer_type == "full_attention" for layer_type in owners)
+    counts = _padded(n_full, len(owners) - n_full)
+    pages = [
+        2 * max(_kv_heads(text, is_full), n_tensor) * _head_size(text, is_full) * size
+        for is_full in (True, False)
+    ]
+    blocks = [_BLOCK_TOKENS] * 2
+    if all(counts):  # one page size for both kinds: the smaller layer's page holds more tokens
+        blocks = [_BLOCK_TOKENS * max(1, max(pages) // page) for page in pages]
     return Cache(
-        full_bytes_per_token=full,
-        sliding_bytes_per_token=sliding,
-        window_tokens=int(text.get("sliding_window") or 0),
+        full_bytes_per_token=counts[0] * pages[0],
+        sliding_bytes_per_token=counts[1] * pages[1],
+        window_tokens=int(text.get("sliding_window") or 0) - 1 + step_tokens,
+        full_block=blocks[0],
+        sliding_block=blocks[1],
     )
+
+
+def _padded(n_full: int, n_sliding: int) -> tuple[int, int]:
+    """Return how many layers of each kind vLLM makes room for: groups of one size."""
+    if not n_full or not n_sliding:
+        return n_full, n_sliding
+    smaller, larger = sorted((n_full, n_sliding))
+    group = larger if larger < 1.5 * smaller else smaller
+    return math.ceil(n_full / group) * group, math.ceil(n_sliding / group) * group
 
 
 def _layer_types(text: Mapping[str, Any]) -> list[str]:

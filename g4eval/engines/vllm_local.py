@@ -35,6 +35,8 @@ _ENVIRONMENT = {
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # stdout is for data
     # It takes no request with a seed of its own, which all of ours have, and compiles for minutes.
     "VLLM_USE_FLASHINFER_SAMPLER": "0",
+    # Else Triton's kernels (attention and experts in float32) round float32 products to TF32.
+    "TRITON_F32_DEFAULT": "ieee",
 }
 _OPEN_THOUGHT = ("<think>", "<|channel>thought", "<|channel>")
 _CLOSING_TOKENS = ("<channel|>", "</think>")
@@ -216,6 +218,12 @@ class VllmEngine:
             ids = list(self._tokenizer.encode(text))
             first = self._first_token
             return text, ids if first is None or ids[:1] == [first] else [first, *ids]
+        if getattr(self._tokenizer, "chat_template", "") is None:
+            raise EngineError(
+                "the model's tokenizer has no chat template",
+                where=self._model,
+                hint="set engine.prompt=plain for a base model, or add its chat_template.jinja",
+            )
         switch = self._options.thinking
         text = self._tokenizer.apply_chat_template(
             [{"role": m.role, "content": m.content} for m in messages],
@@ -361,6 +369,10 @@ def _first_line(error: BaseException) -> str:
 
 
 def _loading_advice(error: BaseException) -> str:
+    if "per-layer attribute" in str(error):
+        return (
+            "this vLLM can't read the model's config with a transformers so new: use newer or older"
+        )
     if "out of memory" in str(error).lower():
         return (
             "use more GPUs (engine.tensor_parallel_size), a shorter engine.context_tokens,"

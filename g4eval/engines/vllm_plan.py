@@ -18,6 +18,7 @@ from g4eval.errors import EngineError, MissingExtraError, NotReadyError, combine
 
 # Room for the longest budget of a task (65,536) and as much again for a long prompt, half of that.
 DEFAULT_CONTEXT_TOKENS = 98_304
+_STEP_TOKENS = 2048  # vLLM's max_num_batched_tokens, unless it is set
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,9 +107,11 @@ def _plan_on_disk(
         config,
         devices,
         context_tokens=context,
-        cache_dtype=options.kv_cache_dtype,
+        cache_dtype=options.dtype if options.kv_cache_dtype == "auto" else options.kv_cache_dtype,
         share=options.gpu_memory_utilization,
         n_together=options.n_together,
+        n_stages=options.pipeline_parallel_size,
+        step_tokens=options.max_num_batched_tokens or _STEP_TOKENS,
         cache_bytes=cache_bytes,
     )
     if options.tensor_parallel_size is None:

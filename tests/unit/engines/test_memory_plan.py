@@ -35,8 +35,63 @@ def test_sliding_layers_stop_growing_at_their_window() -> None:
     cache = cache_of({"text_config": GEMMA_31B})
     assert cache.full_bytes_per_token == 10 * 2 * 4 * 512 * 2
     assert cache.sliding_bytes_per_token == 50 * 2 * 16 * 256 * 2
-    assert cache.bytes_at(1000) == 1000 * (81_920 + 819_200)
-    assert cache.bytes_at(65_536) == 65_536 * 81_920 + 1024 * 819_200
+    # A full layer's page holds 32 tokens, as many bytes as 16 of a sliding layer; one page more.
+    assert cache.bytes_at(1000) == 1024 * 81_920 + (63 + 1) * 16 * 819_200
+    assert cache.bytes_at(65_536) == 65_536 * 81_920 + (64 + 1) * 16 * 819_200
+
+
+def test_a_window_holds_the_tokens_of_one_step_as_well() -> None:
+    cache = cache_of(GEMMA_31B, step_tokens=2048)
+    assert cache.bytes_at(65_536) == 65_536 * 81_920 + (192 + 1) * 16 * 819_200
+
+
+GEMMA_270M: dict[str, Any] = {
+    "model_type": "gemma3_text",
+    "num_hidden_layers": 18,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 1,
+    "head_dim": 256,
+    "sliding_window": 512,
+}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "context", "n_tensor", "available", "found"),
+    [("bfloat16", 24_576, 1, 54.94, 512.69), ("float32", 4096, 2, 40.47, 416.64)],
+)
+def test_a_sequence_takes_what_vllm_counts(
+    dtype: str, context: int, n_tensor: int, available: float, found: float
+) -> None:
+    # Logged by vLLM 0.25 with Gemma 3 270M: GiB a GPU for its cache, and sequences that fit.
+    cache = cache_of(GEMMA_270M, dtype, step_tokens=2048, n_tensor=n_tensor)
+    assert n_tensor * available * GIB / cache.bytes_at(context) == pytest.approx(found, rel=2e-4)
+
+
+def test_the_plan_promises_no_more_than_vllm_found_room_for() -> None:
+    # 24,576 tokens, four tenths of the GPU: 285 on an H100, 512 on an H200.
+    for mebibytes, found in ((81_559, 285), (143_771, 512)):
+        device = Device(name="GPU", memory_bytes=mebibytes * 2**20)
+        plan = plan_memory(
+            511 * 2**20, GEMMA_270M, [device], context_tokens=24_576, share=0.4, step_tokens=2048
+        )
+        assert 0.9 * found < plan.n_sequences <= found
+
+
+def test_groups_of_one_size_are_filled_up_with_layers_that_hold_nothing() -> None:
+    # Gemma 3 27B: 10 full layers, and room for 60 sliding ones where it has 52.
+    config = {**GEMMA_31B, "num_hidden_layers": 62, "global_head_dim": None}
+    config["layer_types"] = [*GEMMA_31B["layer_types"], *["sliding_attention"] * 2]
+    cache = cache_of(config)
+    assert cache.sliding_bytes_per_token == 60 * 2 * 16 * 256 * 2
+    # Nearly as many of one kind as of the other: the fewer are filled up.
+    config["layer_types"] = ["sliding_attention"] * 34 + ["full_attention"] * 28
+    assert cache_of(config).full_bytes_per_token == 34 * 2 * 4 * 256 * 2
+
+
+def test_devices_beyond_the_heads_each_keep_a_copy() -> None:
+    cache = cache_of(GEMMA_31B, n_tensor=8)
+    assert cache.full_bytes_per_token == 10 * 2 * 8 * 512 * 2
+    assert cache.sliding_bytes_per_token == 50 * 2 * 16 * 256 * 2
 
 
 def test_layers_that_share_a_cache_have_none_of_their_own() -> None:

@@ -72,6 +72,22 @@ def test_a_context_shorter_than_the_default_is_the_models_own(tmp_path: Path) ->
     assert plan_vllm(VllmOptions(), str(folder), machine(H100)).options.context_tokens == 8192
 
 
+def test_the_cache_has_the_dtype_asked_for_and_holds_a_step(tmp_path: Path) -> None:
+    folder = str(make_model(tmp_path, sliding_window=64, layer_types=["sliding_attention"] * 2))
+    caches = []
+    for options in (
+        VllmOptions(),
+        VllmOptions(dtype="float32"),
+        VllmOptions(dtype="float32", kv_cache_dtype="fp8"),
+        VllmOptions(max_num_batched_tokens=4096),
+    ):
+        memory = plan_vllm(options, folder, machine(H100)).memory
+        assert memory is not None
+        caches.append(memory.cache)
+    assert [cache.sliding_bytes_per_token for cache in caches] == [128, 256, 64, 128]
+    assert [cache.window_tokens for cache in caches] == [2111, 2111, 2111, 4159]
+
+
 def test_the_cpu_build_needs_no_gpu(tmp_path: Path) -> None:
     plan = plan_vllm(VllmOptions(), str(make_model(tmp_path)), machine(vllm="cpu"))
     assert plan.memory is not None

@@ -10,6 +10,7 @@ pytest.importorskip("transformers")
 from g4eval.config import SamplingParams  # noqa: E402  after the skips
 from g4eval.engines.base import EngineConfig  # noqa: E402
 from g4eval.engines.gemma.engine import GemmaEngine  # noqa: E402
+from g4eval.engines.gemma.moe import Router  # noqa: E402
 from g4eval.engines.gemma.sampling import Sampler  # noqa: E402
 from g4eval.engines.gemma.scheduler import Capacity, Generation, Scheduler  # noqa: E402
 from g4eval.engines.gemma.scoring import log_probability_rows  # noqa: E402
@@ -62,13 +63,36 @@ def test_greedy_tokens_of_a_batch_are_the_best_ones_of_the_cpu(variant, make_tin
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_bfloat16_stays_as_near_as_its_rounding_allows(variant, make_tiny, random_ids):
+def test_bfloat16_stays_as_near_as_its_rounding_allows(variant, make_tiny, random_ids, monkeypatch):
     tiny = make_tiny(variant, shake=True)
     ids = random_ids(100)
-    exact, rounded = rows_of(tiny.load(), ids), rows_of(tiny.load(CUDA, torch.bfloat16), ids)
+    picked = record_experts(monkeypatch)
+    exact = rows_of(tiny.load(), ids)
+    experts = picked.copy()
+    picked.clear()
+    rounded = rows_of(tiny.load(CUDA, torch.bfloat16), ids)
     divergence = (exact.exp() * (exact - rounded)).sum(dim=-1)
-    # Where experts are near each other, rounding picks another one.
-    assert 0 < divergence.mean() < (5e-3 if variant == "mixture" else 1e-3)
+    assert 0 < divergence.mean() < (2e-3 if variant == "mixture" else 1e-3)
+    if variant == "mixture":
+        # Where experts are near each other, rounding picks another one; elsewhere it costs no more
+        # than in a dense model.
+        same = (torch.stack(experts) == torch.stack(picked)).all(dim=-1).all(dim=0)
+        assert 0 < same.sum() < len(ids)
+        assert 0 < divergence[same].mean() < 1e-3
+
+
+def record_experts(monkeypatch):
+    """Return a list that gets the experts each layer's router chooses, [R, active], sorted."""
+    picked = []
+    route = Router.__call__
+
+    def recorded(router, x):
+        weights, chosen = route(router, x)
+        picked.append(chosen.sort(dim=-1).values.cpu())
+        return weights, chosen
+
+    monkeypatch.setattr(Router, "__call__", recorded)
+    return picked
 
 
 def test_the_engine_says_where_it_runs_and_gives_the_memory_back(make_tiny, add_tokenizer):
