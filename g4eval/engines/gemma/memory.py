@@ -1,6 +1,8 @@
 """Plan memory before anything is loaded; refuse what doesn't fit, with the numbers."""
 
+import ctypes
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from g4eval.errors import EngineError
 GIB = 2**30
 USABLE_SHARE = 0.9  # of free memory; the rest is the framework's and other programs'
 SMALLEST_CONTEXT = 2048  # tokens that must fit for one request, or the whole context if shorter
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 PREFIX_SHARE = 0.1  # of what weights leave, for prompt beginnings kept
 
 
@@ -39,6 +42,19 @@ def free_memory(device: torch.device) -> int:
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep up to 1 GiB of freed memory for the next step, where this runs on glibc.
+
+    By default it returns a step's activations to the system and gets new pages for the next ones:
+    hundreds of thousands of page faults for the prompts of a batch. mallopt(3) and malloc.h say
+    what the two parameters mean; 32 MiB is the largest that the first may be.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)
+        mallopt(_M_TRIM_THRESHOLD, GIB)
 
 
 def plan_memory(

@@ -17,6 +17,7 @@ from g4eval.engines.gemma.config import GemmaConfig, LayerConfig
 from g4eval.engines.gemma.head import Head, is_screened
 from g4eval.engines.gemma.layers import GatedMlp, ScaledEmbedding
 from g4eval.engines.gemma.linear import Linear, make_linear
+from g4eval.engines.gemma.memory import keep_freed_memory
 from g4eval.engines.gemma.model import (
     Block,
     Gemma,
@@ -263,6 +264,8 @@ def load_model(
     Raises:
         EngineError: the tensors don't fit the config, or one is damaged; nothing stays loaded.
     """
+    if device.type == "cpu":
+        keep_freed_memory()
     quantization = Quantization.of(config.quantization, where=source.where)
     check_tensors(config, source, quantization)
     load = _Loader(config, source, quantization, device, dtype)
