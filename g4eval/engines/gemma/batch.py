@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-SHORT_STEP = 64
+SHORT_STEP = 32
 SPAN_STEP = 512  # the key block of PyTorch's CPU attention; longer spans are multiples of it
 
 
