@@ -190,6 +190,8 @@ def weight_bytes(
         total += head
     if is_screened(device, dtype):
         total += config.vocab_size * config.hidden_size * torch.bfloat16.itemsize
+        if not config.tied_head:  # kept as stored too, to be read token by token
+            total += source.nbytes.get("lm_head.weight", 0)
     return total
 
 

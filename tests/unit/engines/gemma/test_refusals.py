@@ -36,7 +36,7 @@ def refusal(tiny):
     """The message with which loading is refused; no tensor may have been read by then."""
     began = AssertionError("loading began")
     with (
-        patch.object(weights, "make_linear", side_effect=began),
+        patch.object(weights, "Head", side_effect=began),
         pytest.raises(EngineError) as caught,
     ):
         tiny.load()
@@ -198,3 +198,15 @@ def test_quantization_we_cant_run_is_named(make_tiny):
     tiny = make_tiny("gemma3")
     edit_config(tiny.folder, quantization_config={"quant_method": "gptq", "bits": 4})
     assert "quant_method 'gptq'" in refusal(tiny)
+
+
+def test_the_plan_counts_the_head_that_is_rounded_for_the_screen(make_tiny):
+    checkpoint = make_tiny("gemma3").open()
+    config, source = checkpoint.config, checkpoint.source
+    counted = {}
+    for screened in (False, True):
+        with patch.object(weights, "is_screened", return_value=screened):
+            counted[screened] = weights.weight_bytes(
+                config, source, torch.device("cpu"), torch.float32
+            )
+    assert counted[True] - counted[False] == config.vocab_size * config.hidden_size * 2
