@@ -20,7 +20,15 @@ GIB = 2**30
 _RESERVE_BYTES = 3 * GIB
 _BLOCK_TOKENS = 16  # vLLM's cache is cut into pages of so many tokens of a layer, or more
 _WANTED_SEQUENCES = 8  # fewer at once leave a GPU waiting for its memory
-_DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "fp8": 1, "fp8_e4m3": 1, "fp8_e5m2": 1}
+_DTYPE_BYTES = {
+    name: size
+    for size, names in {
+        4: ("float32", "float"),
+        2: ("float16", "half", "bfloat16"),
+        1: ("fp8", "fp8_e4m3", "fp8_e5m2"),
+    }.items()
+    for name in names
+}
 _WEIGHT_SUFFIXES = (".safetensors", ".gguf", ".bin")
 
 
@@ -106,7 +114,8 @@ def plan_memory(
         cache_dtype: of keys and values; auto: of two bytes, as vLLM takes float32 models too.
         share: of a device's memory that the engine may use.
         n_together: how many devices share the weights; None: choose.
-        n_stages: of a pipeline; the devices of one stage split its heads.
+        n_stages: of a pipeline; the devices of one stage split its heads. Stages are taken as
+            equal, without the second copy of a tied embedding.
         step_tokens: of one sequence, computed in one step at most.
         cache_bytes: the cache's size where it is set; None: all that the weights leave.
 
@@ -115,12 +124,18 @@ def plan_memory(
     """
     smallest = min(device.memory_bytes for device in devices)
     usable = int(smallest * share) - _RESERVE_BYTES
-    counts = [n_together] if n_together else _divisors(config, len(devices))
+    if n_stages > len(devices):
+        raise EngineError(
+            f"a pipeline of {n_stages} stages needs as many devices, and there are {len(devices)}",
+            where="--set engine.pipeline_parallel_size",
+        )
+    per_stage = _divisors(config, len(devices) // n_stages)
+    counts = [n_together] if n_together else [count * n_stages for count in per_stage]
     plans = [
         MemoryPlan(
             weights_bytes=weights_bytes,
             cache=cache_of(
-                config, cache_dtype, step_tokens=step_tokens, n_tensor=max(1, count // n_stages)
+                config, cache_dtype, step_tokens=step_tokens, n_tensor=count // n_stages
             ),
             context_tokens=context_tokens,
             devices=tuple(devices),
@@ -246,7 +261,7 @@ def _head_size(text: Mapping[str, Any], is_full: bool) -> int:  # noqa: FBT001  
 
 
 def _divisors(config: Mapping[str, Any], n_devices: int) -> list[int]:
-    """Return the device counts that divide the query heads evenly: 1, 2, 4, 8."""
+    """Return counts of a stage's devices that divide the query heads evenly: 1, 2, 4, 8."""
     text: Mapping[str, Any] = config.get("text_config") or config
     heads = int(text.get("num_attention_heads") or 1)
     powers = [2**k for k in range(int(math.log2(n_devices)) + 1)]

@@ -67,7 +67,7 @@ class Attention:
         grouped = query.view(len(query), kv_heads, -1, query.shape[-1])
         mask = self._run_mask(run, span)
         if query.device.type == "cpu" and query.dtype is torch.float32:
-            return _attend_by_products(grouped, seen, mask, self._scale).flatten(1, 2)
+            return attend_by_products(grouped, seen, mask, self._scale).flatten(1, 2)
         out = F.scaled_dot_product_attention(
             grouped, seen.keys, seen.values, attn_mask=mask, scale=self._scale
         )
@@ -112,7 +112,7 @@ class Attention:
         return mask.masked_fill_(~visible, float("-inf"))
 
 
-def _attend_by_products(query: Tensor, seen: KeyValue, mask: Tensor, scale: float) -> Tensor:
+def attend_by_products(query: Tensor, seen: KeyValue, mask: Tensor, scale: float) -> Tensor:
     """Return [n, K, G, H]: what PyTorch's fused kernel gives, faster for one token a request.
 
     Args:

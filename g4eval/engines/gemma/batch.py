@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 SHORT_STEP = 32
-SPAN_STEP = 512  # the key block of PyTorch's CPU attention; longer spans are multiples of it
+SPAN_STEP = 512  # the key block of PyTorch's fused CPU attention; longer spans are multiples of it
 
 
 def span_of(tokens: int) -> int:

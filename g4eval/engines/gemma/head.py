@@ -43,6 +43,8 @@ class Head:
     def top(self, hidden: Tensor, count: int, banned: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits and ids of the most likely tokens, most likely first.
 
+        By way of the screen where it may, else of the whole head.
+
         Args:
             hidden: [R, D].
             count: C, how many; 0: all.
@@ -51,7 +53,7 @@ class Head:
         Returns:
             [R, C] each, C no more than V; logits in float32.
         """
-        if self._screen is None or not self._screen.is_worth(count):
+        if self._screen is None or not self.screens(count):
             return self._top_of_all(hidden, count, banned)
         values, ids, settled = self._screen.top(hidden, count, banned)
         values = _soft_cap(values, self._softcap)
@@ -59,6 +61,10 @@ class Head:
         if len(rest):
             values[rest], ids[rest] = self._top_of_all(hidden[rest], count, banned)
         return values, ids
+
+    def screens(self, count: int) -> bool:
+        """Whether `top` can do without the whole head for so many tokens, for most rows."""
+        return self._screen is not None and self._screen.is_worth(count)
 
     def _top_of_all(self, hidden: Tensor, count: int, banned: Tensor) -> tuple[Tensor, Tensor]:
         logits = self(hidden)

@@ -67,7 +67,7 @@ class PlainLinear:
 
 
 class PackedLinear:
-    """A float32 weight on CPU in oneDNN's own layout; faster, and alike for every row count."""
+    """A weight on CPU in oneDNN's own layout: faster, and in float32 alike for every row count."""
 
     def __init__(self, weight: Tensor) -> None:
         self.out_features = weight.shape[0]

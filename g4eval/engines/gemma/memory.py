@@ -49,7 +49,8 @@ def keep_freed_memory() -> None:
 
     By default it returns a step's activations to the system and gets new pages for the next ones:
     hundreds of thousands of page faults for the prompts of a batch. mallopt(3) and malloc.h say
-    what the two parameters mean; 32 MiB is the largest that the first may be.
+    what the two parameters mean; 32 MiB is the largest that the first may be. What is kept stays
+    with the process after the model is gone.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

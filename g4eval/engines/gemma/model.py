@@ -90,8 +90,8 @@ class Gemma:
         Args:
             batch: whose rows.
             cache: what they see, and what they are added to.
-            ends_only: return `Batch.ends` only. Behind the last layer that has keys of its own
-                nothing is computed for the others: a layer of 48 in 12B, 20 of 35 in E2B.
+            ends_only: return `Batch.ends` only. From the attention of the last layer that has keys
+                of its own on, nothing is computed for the others: in E2B for 20 of 35 layers more.
 
         Returns:
             [R, D], normed: what `head` takes.

@@ -103,23 +103,26 @@ def choose(
         banned: ids of tokens never drawn; None: any may be.
     """
     banned = torch.tensor([], dtype=torch.long) if banned is None else banned
+    whole = [s.has_penalties or not head.screens(s.candidates) for s in samplers]
     tokens = [0] * len(samplers)
-    for count, penalised in {(s.candidates, s.has_penalties) for s in samplers}:
-        rows = [
-            i
-            for i, s in enumerate(samplers)
-            if (s.candidates, s.has_penalties) == (count, penalised)
-        ]
-        picked = hidden if len(rows) == len(samplers) else hidden[rows]
-        if penalised:
-            logits = head(picked)
-            for place, row in enumerate(rows):
-                samplers[row].penalise(logits[place])
-            logits[:, banned] = float("-inf")
-            values, token_ids = top_of(logits, count)
+    rows = [row for row, needed in enumerate(whole) if needed]
+    logits = head(_picked(hidden, rows)) if rows else hidden[:0]
+    for place, row in enumerate(rows):
+        samplers[row].penalise(logits[place])
+    for count, needed in {(s.candidates, w) for s, w in zip(samplers, whole, strict=True)}:
+        alike = [i for i, s in enumerate(samplers) if (s.candidates, whole[i]) == (count, needed)]
+        if needed:
+            some = _picked(logits, [rows.index(row) for row in alike])
+            some[:, banned] = float("-inf")
+            values, token_ids = top_of(some, count)
         else:
-            values, token_ids = head.top(picked, count, banned)
+            values, token_ids = head.top(_picked(hidden, alike), count, banned)
         values, token_ids = values.cpu(), token_ids.cpu()
-        for place, row in enumerate(rows):
+        for place, row in enumerate(alike):
             tokens[row] = samplers[row].draw(values[place], token_ids[place])
     return tokens
+
+
+def _picked(x: Tensor, rows: Sequence[int]) -> Tensor:
+    """Return these rows of x; x itself where they are all of them."""
+    return x if len(rows) == len(x) else x[list(rows)]

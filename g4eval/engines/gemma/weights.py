@@ -144,6 +144,14 @@ def check_tensors(config: GemmaConfig, source: TensorSource, quantization: Quant
     Raises:
         EngineError: names the tensors that are missing, unknown or of another shape.
     """
+    whole = ("embed_tokens.weight_", "embed_tokens_per_layer.weight_", "lm_head.weight_")
+    rounded = [name for name in source.shapes if name.startswith(whole)]
+    if rounded:
+        raise EngineError(
+            f"the embedding or the head is quantized: {_some(rounded)}",
+            where=source.where,
+            hint="use a checkpoint that keeps both in bfloat16 or float32",
+        )
     expected = quantization.expected_shapes(expected_shapes(config), source.shapes)
     left_over = quantization.variants(_may_be_left_over(config))
     missing = expected.keys() - source.shapes.keys()
@@ -258,7 +266,7 @@ class _Loader:
 def load_model(
     config: GemmaConfig, source: TensorSource, device: torch.device, dtype: torch.dtype
 ) -> Gemma:
-    """Load a checkpoint; at most one tensor exists twice at any moment.
+    """Load a checkpoint; at most one tensor exists twice at any moment, but for the head.
 
     The embedding tables keep the file's dtype and are widened row by row. A float32 model on CPU
     holds its head a second time, in the layout of its product, and rounded for `Screen`.

@@ -67,6 +67,20 @@ def test_parallelism_and_context_are_settled_by_what_fits(tmp_path: Path) -> Non
     assert plan.memory.n_copies == 1
 
 
+def test_stages_of_a_pipeline_get_a_device_each(tmp_path: Path) -> None:
+    options = VllmOptions(pipeline_parallel_size=2)
+    plan = plan_vllm(options, str(make_model(tmp_path)), machine(H100, H100))
+    assert plan.options.tensor_parallel_size == 1
+    assert plan.memory is not None
+    assert plan.memory.n_together == 2
+
+
+def test_more_stages_than_devices_are_refused(tmp_path: Path) -> None:
+    options = VllmOptions(pipeline_parallel_size=3)
+    with pytest.raises(EngineError, match="3 stages needs as many devices, and there are 2"):
+        plan_vllm(options, str(make_model(tmp_path)), machine(H100, H100))
+
+
 def test_a_context_shorter_than_the_default_is_the_models_own(tmp_path: Path) -> None:
     folder = make_model(tmp_path, max_position_embeddings=8192)
     assert plan_vllm(VllmOptions(), str(folder), machine(H100)).options.context_tokens == 8192

@@ -1,6 +1,7 @@
 """Checkpoints that are refused, by name, before anything is loaded."""
 
 import json
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402  after the skip
 from g4eval.engines.gemma import weights  # noqa: E402
 from g4eval.engines.gemma.config import parse_config  # noqa: E402
 from g4eval.engines.gemma.memory import GIB, plan_memory  # noqa: E402
+from g4eval.engines.gemma.quantized import Quantization  # noqa: E402
 from g4eval.engines.gemma.scoring import log_probability_rows  # noqa: E402
 from g4eval.errors import EngineError  # noqa: E402
 from tests.unit.engines.gemma.test_parity import logprobs  # noqa: E402
@@ -210,3 +212,13 @@ def test_the_plan_counts_the_head_that_is_rounded_for_the_screen(make_tiny):
                 config, source, torch.device("cpu"), torch.float32
             )
     assert counted[True] - counted[False] == config.vocab_size * config.hidden_size * 2
+
+
+@pytest.mark.parametrize("name", ["embed_tokens.weight_scale", "lm_head.weight_packed"])
+def test_a_quantized_embedding_or_head_is_named(name, make_tiny):
+    checkpoint = make_tiny("gemma3").open()
+    shapes = {**checkpoint.source.shapes, name: (300, 1)}
+    source = SimpleNamespace(shapes=shapes, where="here")
+    scheme = Quantization.of({}, where="here")
+    with pytest.raises(EngineError, match=f"the embedding or the head is quantized: {name}"):
+        weights.check_tensors(checkpoint.config, source, scheme)

@@ -91,3 +91,20 @@ def test_penalties_change_what_is_chosen():
     held.generated.append(1)
     free = Sampler(SamplingParams(temperature=0), 0, [])
     assert choose(torch.tensor([[0.0, 2.0, 1.0]]).repeat(2, 1), [held, free]) == [2, 1]
+
+
+def test_requests_that_need_every_logit_share_one_pass_over_the_head():
+    calls = []
+
+    class Counted(Head):
+        def __call__(self, hidden):
+            calls.append(len(hidden))
+            return super().__call__(hidden)
+
+    head = Counted(torch.eye(5), torch.float32, None, screened=False)
+    wanted = ({"temperature": 0}, {"top_k": 2}, {"top_k": 0}, {"presence_penalty": 1.0})
+    samplers = [Sampler(SamplingParams(**params), 3, []) for params in wanted]
+    tokens = choose_from(head, LOGITS.repeat(4, 1), samplers)
+    assert calls == [4]
+    alone = [choose(LOGITS, [Sampler(SamplingParams(**params), 3, [])])[0] for params in wanted]
+    assert tokens == alone

@@ -8,6 +8,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from g4eval.config import SamplingParams  # noqa: E402  after the skips
+from g4eval.engines.gemma.attention import attend_by_products  # noqa: E402
 from g4eval.engines.gemma.invariance import is_batch_invariant  # noqa: E402
 from g4eval.engines.gemma.linear import BlockLinear  # noqa: E402
 from g4eval.engines.gemma.sampling import Sampler  # noqa: E402
@@ -154,6 +155,17 @@ def test_the_measurement_sees_a_product_that_depends_on_the_row_count(make_tiny)
         return exact(self, x) * (1 + 1e-6 * len(x))
 
     with patch.object(packed, "__call__", leaky):
+        assert not is_batch_invariant(model)
+
+
+def test_the_measurement_sees_attention_that_depends_on_the_batch(make_tiny):
+    model = make_tiny("gemma3", shake=True).load()
+
+    def leaky(query, seen, mask, scale):
+        far = 1e-6 * len(query) if mask.shape[-1] > 1000 else 0.0
+        return attend_by_products(query, seen, mask, scale) * (1 + far)
+
+    with patch("g4eval.engines.gemma.invariance.attend_by_products", leaky):
         assert not is_batch_invariant(model)
 
 
