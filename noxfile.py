@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 nox.needs_version = ">=2024.10.9"
 nox.options.sessions = ["lint", "typing", "tests", "imports", "package"]
@@ -170,7 +171,7 @@ def demo(session: nox.Session) -> None:
     tasks = ["demo_math", "demo_choice", "demo_logic"]
     if _docker_answers():
         session.install("-e", ".[docker]")
-        tasks.append("demo_code")
+        tasks += _code_task(session)
     else:
         session.log("demo_code is left out: Docker doesn't answer")
     session.log("the model is under the Gemma terms of use: https://ai.google.dev/gemma/terms")
@@ -295,6 +296,17 @@ def bench(session: nox.Session) -> None:
         return
     session.install("-e", ".[report]", *GROUPS["bench"])
     session.run("python", str(names[session.posargs[0]]), *session.posargs[1:])
+
+
+def _code_task(session: nox.Session) -> list[str]:
+    """Build the judge's image where it is missing; without it there is no task of programs."""
+    session.log("the judge's image is built, where it isn't there yet")
+    try:
+        session.run("g4eval", "doctor", "--build-sandbox", silent=True)
+    except CommandFailed:
+        session.log("demo_code is left out: the judge's image can't be built here")
+        return []
+    return ["demo_code"]
 
 
 def _docker_answers() -> bool:
