@@ -8,12 +8,12 @@ from click.testing import CliRunner
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from g4eval.cli.logprobs import command  # noqa: E402  after the skips
+from g4eval.cli.main import cli  # noqa: E402  after the skips
 from g4eval.errors import UsageError  # noqa: E402
 
 
 def run(path, *arguments):
-    result = CliRunner().invoke(command, [str(path), *arguments])
+    result = CliRunner().invoke(cli, ["logprobs", str(path), *arguments])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return [json.loads(line) for line in result.stdout.splitlines()]
