@@ -1,7 +1,6 @@
 """The small parts of a block: norms, the gated MLP, scaled embeddings."""
 
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 import torch.nn.functional as F  # noqa: N812  its usual name
@@ -21,18 +20,12 @@ def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     Returns:
         A tensor of its own, which the caller may change in place.
     """
-    # Two passes over x where F.rms_norm makes five on CPU; few calls, since x may be a few rows.
+    # Two passes over x where F.rms_norm makes five on CPU.
     size = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-    mean_square = torch.addcmul(_scalar(eps, x.device), size, size, value=1 / x.shape[-1])
-    normed = x * mean_square.rsqrt_()
+    normed = x * size.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
     if weight is not None:
         normed.mul_(weight)
     return normed.to(x.dtype)
-
-
-@cache
-def _scalar(value: float, device: torch.device) -> Tensor:
-    return torch.tensor(value, device=device)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
