@@ -111,15 +111,7 @@ def test_layers_that_share_a_cache_have_none_of_their_own() -> None:
 
 
 def test_gemma_3_without_layer_types_has_one_full_layer_in_six() -> None:
-    config = {
-        "model_type": "gemma3_text",
-        "num_hidden_layers": 18,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 1,
-        "head_dim": 256,
-        "sliding_window": 512,
-    }
-    cache = cache_of(config)
+    cache = cache_of(GEMMA_270M)
     assert cache.full_bytes_per_token == 3 * 2 * 256 * 2
     assert cache.sliding_bytes_per_token == 15 * 2 * 256 * 2
 
