@@ -23,7 +23,7 @@ from g4eval.gate.policy import GatePolicy
 from g4eval.gate.record import verdict_record
 from g4eval.gate.schedule import Round, Try, next_round, tries_in_order
 from g4eval.gate.verdict import GateVerdict, check_before_generation, plan_of
-from g4eval.graders.pool import GraderPool
+from g4eval.graders.pool import GraderPool, lacks_grades
 from g4eval.pipeline import RunPlan, TaskPlan, graded_tasks, render_request, run_tasks
 from g4eval.planning import answers_of, find_profile, plan_tasks, run_id_of
 from g4eval.profile import Profile
@@ -253,13 +253,17 @@ async def _generate(driver: Driver, round_: Round) -> None:
 
 
 async def _send(driver: Driver, run: OpenedRun, round_: Round, count: int | None) -> None:
-    """Send the round's unanswered requests in schedule order, at most `count`."""
+    """Send the round's unanswered requests in schedule order, at most `count`; grade what is left.
+
+    A session may have been killed with everything stored and some of it ungraded.
+    """
     by_id = {p.task.spec.id: p for p in run.plan.tasks}
     ids = {t: [s.sample_id for s in by_id[t].samples] for t in round_.repeats}
     tries = list(tries_in_order(round_, ids, driver.policy.decision_seed))[:count]
     stored = {t: run.store.stored_repeats(t) for t in round_.repeats}
     todo = [t for t in tries if (t.sample_id, t.repeat) not in stored[t.task_id]]
-    if not todo:
+    graded = graded_tasks(run.plan)
+    if not todo and not lacks_grades(graded, run.store):
         return
     counts = {task: sum(t.task_id == task for t in todo) for task in round_.repeats}
     done = {task: len(stored[task]) for task in round_.repeats}
@@ -268,7 +272,7 @@ async def _send(driver: Driver, run: OpenedRun, round_: Round, count: int | None
         await run_tasks(
             run.plan,
             driver.engine,
-            GraderPool(graded_tasks(run.plan)),
+            GraderPool(graded),
             run.store,
             watch,
             requests=_requests(run.plan, by_id, todo, run.store),

@@ -109,6 +109,15 @@ class GradeStore(Protocol):
         ...
 
 
+def lacks_grades(tasks: Iterable[GradedTask], store: GradeStore) -> bool:
+    """Whether a stored completion lacks its grader's grade, or was left ungraded."""
+    for task in tasks:
+        grader = task.grader.load()
+        if store.ungraded(task.task_id, grader.name, grader.version, after=0, retry=True, limit=1):
+            return True
+    return False
+
+
 class GraderPool:
     """Worker processes, started when first needed.
 

@@ -148,6 +148,22 @@ def test_a_driven_candidate_goes_on_where_it_was_cut_off(quick_cli: Cli, tmp_pat
     assert len(keys) == len(set(keys)) == verdict(tmp_path, "driven")["pairs_used"]
 
 
+@pytest.mark.parametrize("kept", [0, 20])
+def test_a_driven_candidate_killed_before_its_grades_grades_them(
+    quick_cli: Cli, tmp_path: Path, kept: int
+):
+    make(quick_cli, "base", 0, 0.7)
+    driven = ("gate", "base", "--uncalibrated", "--engine", "fake", "--run-id", "driven")
+    quick_cli(*driven, "--set", "engine.accuracy=0.1")
+    path = tmp_path / "runs" / "driven"
+    (path / "verdict.json").unlink()  # as a kill leaves it: all is stored, some of it is graded
+    with closing(sqlite3.connect(path / "run.sqlite")) as db, db:
+        db.execute("DELETE FROM grades WHERE id > ?", (kept,))
+    again = quick_cli(*driven, "--set", "engine.accuracy=0.1")
+    assert again.returncode == 1, again.stdout
+    assert verdict(tmp_path, "driven")["verdict"] == "FAIL"
+
+
 def test_driving_refuses_what_cannot_be_compared_before_it_generates(
     quick_cli: Cli, tmp_path: Path
 ):
