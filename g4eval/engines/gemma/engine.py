@@ -14,7 +14,6 @@ from typing import Literal, Self, TypeVar
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-import g4eval
 from g4eval.config import parse_model
 from g4eval.engines.base import EngineConfig, EngineFacts
 from g4eval.engines.gemma.chat import PLAIN, ChatFormat, Prompt, template_hash
@@ -35,6 +34,9 @@ from g4eval.records import Attempt, Completion, Request, StopReason, TokenScores
 from g4eval.responses import build_completion
 
 T = TypeVar("T")
+
+# Raised only when what it answers to a request may change: it is part of every run's identity.
+ENGINE_VERSION = "0.1.0"
 
 
 class GemmaOptions(BaseModel):
@@ -206,7 +208,7 @@ class GemmaEngine:
         declared = ("weights_fingerprint",) if self._options.weights_fingerprint else ()
         return EngineFacts(
             engine="gemma",
-            engine_version=g4eval.__version__,
+            engine_version=ENGINE_VERSION,
             model=self._name,
             weights_fingerprint=loaded.fingerprint,
             dtype=str(model.dtype).removeprefix("torch."),

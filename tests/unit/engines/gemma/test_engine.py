@@ -222,3 +222,19 @@ def test_a_stream_left_open_past_the_engine_closes_and_the_engine_can_be_entered
     assert first.key == "key2"
     assert [c.token_ids for c in again if c.key == "key2"] == [first.token_ids]
     assert len(again) == 2
+
+
+def test_its_fingerprint_is_what_it_was_when_runs_were_stored_under_it(folder, monkeypatch):
+    """As in tests/unit/engines/test_identity.py, for the facts of this engine."""
+    monkeypatch.setattr(torch, "__version__", "2.13.0+cpu")
+    monkeypatch.chdir(folder.parent)
+    monkeypatch.setattr("g4eval.engines.gemma.engine.is_batch_invariant", lambda _: True)
+
+    async def facts():
+        options = {"memory_gib": 1, "threads": 1, "weights_fingerprint": "w" * 64}
+        config = EngineConfig(model=folder.name, options=options)
+        async with GemmaEngine.configure(config) as engine:
+            return engine.describe()
+
+    known = "2bb2ce099f440de3213f6870412c7b863ecf24ecd6bc17737a5355ffb47c8c13"
+    assert asyncio.run(facts()).fingerprint == known
