@@ -32,7 +32,8 @@ def write_run(folder: Path, seed: int, accuracy: float) -> None:
     plan = {
         "version": 1, "prompt": "default", "settings": {}, "text_sha256": None,
         "is_generated": True, "splits": [], "grader": "integer", "grader_version": 1,
-        "sampling": {"temperature": 1.0}, "repeats": N_REPEATS,
+        "repeats": N_REPEATS,
+        "sampling": {"temperature": 1.0, "top_p": 0.95, "top_k": 64, "max_new_tokens": 1024},
     }  # fmt: skip
     engine = {"engine": "fake", "other": {"seed": seed}}
     write_manifest(folder, {"engine": engine, "identity": {"seed": seed}, "config": {}})

@@ -46,9 +46,9 @@ def grade_run(
         sink = _Comparison(store, keep=keep)
         asyncio.run(_grade(GraderPool(graded), sink))
         for task in tasks if keep else ():
-            record = store.tasks()[task.spec.id]
-            record["grader_version"] = GraderRef.of(task).load().version
-            store.set_task(task.spec.id, record, (), gated=task.spec.gated)
+            version = GraderRef.of(task).load().version
+            plan = store.tasks()[task.spec.id].model_copy(update={"grader_version": version})
+            store.set_task(task.spec.id, plan.as_json(), (), gated=task.spec.gated)
     return sink.result
 
 
@@ -115,7 +115,7 @@ def _samples(task: Task, store: RunStore, data_dir: Path | None) -> dict[str, Sa
     Raises DataError where samples of the run are missing, ConfigError for another task version.
     """
     stored = store.samples(task.spec.id)
-    version = store.tasks()[task.spec.id]["version"]
+    version = store.tasks()[task.spec.id].version
     if version != task.spec.version:
         raise ConfigError(
             f"the run has version {version} of {task.spec.id!r}, and this is {task.spec.version}",

@@ -42,6 +42,7 @@ from g4eval.stats.summary import TaskSummary
 from g4eval.store.manifest import write_manifest
 from g4eval.store.reader import DATABASE, RunReader, find_run
 from g4eval.store.run_store import RunStore
+from g4eval.store.stored import StoredPlan
 
 # What must not change between the sessions of a run, task by task.
 FIXED_IN_A_TASK = ("version", "prompt", "prompt_sha256", "sampling", "settings", "text_sha256")
@@ -183,7 +184,7 @@ def open_run(
         manifest = manifest_of(run_id, config, facts, identity)
         manifest["platform"] = {"python": platform.python_version(), "system": platform.platform()}
         if "manifest" in store.meta():
-            manifest["created"] = store.manifest()["created"]
+            manifest["created"] = store.manifest().created
         # Into the store first, in one commit: the file is a copy of it for people.
         store.set_meta({"run_id": run_id, "manifest": json.dumps(manifest)})
         stored = store.tasks()
@@ -195,17 +196,17 @@ def open_run(
             gated = plan.task.spec.gated
             store.set_task(task_id, record, plan.samples, gated=gated, positions=places)
             grown.append(replace(plan, repeats=record["repeats"]))
-        write_manifest(folder, store.manifest())
+        write_manifest(folder, store.manifest().as_json())
         fingerprint = facts.fingerprint
         run_plan = RunPlan(tasks=tuple(grown), seed=config.seed, engine_fingerprint=fingerprint)
         yield OpenedRun(folder=folder, store=store, plan=run_plan)
 
 
-def _merged(old: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
+def _merged(old: StoredPlan | None, new: dict[str, Any]) -> dict[str, Any]:
     """A task may grow: more repeats stay more, whatever a later command asks for."""
     if old is None:
         return new
-    return {**new, "repeats": max(old["repeats"], new["repeats"])}
+    return {**new, "repeats": max(old.repeats, new["repeats"])}
 
 
 def _refuse_differences(
@@ -214,8 +215,8 @@ def _refuse_differences(
     with RunReader(folder) as run:
         if "manifest" not in run.meta():
             return  # nothing was planned before the first session ended
-        stored = run.tasks()
-        there = run.manifest().get("identity", {})
+        stored = {task_id: plan.as_json() for task_id, plan in run.tasks().items()}
+        there = run.manifest().identity.as_json()
     differences = list(_differences(there, identity, ""))
     for task_id, record in records.items():
         for key in FIXED_IN_A_TASK:

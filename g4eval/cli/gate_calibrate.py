@@ -37,8 +37,7 @@ from g4eval.gate.policy import GatePolicy, read_policy
 from g4eval.regrading import grade_run
 from g4eval.session import Reporter
 from g4eval.stats.drift import DriftSummary
-from g4eval.store.manifest import read_manifest
-from g4eval.store.reader import find_run
+from g4eval.store.reader import RunReader, find_run
 from g4eval.teacher_forcing import TraceChoice, choose_traces, compare_traces, score_run
 
 # Hot enough to break any model; engine fake reads no sampling, so its planted accuracy is cut.
@@ -175,7 +174,8 @@ def other_batches(operation: Mapping[str, Any]) -> tuple[str, ...]:
 def _operation(arm: Arm) -> dict[str, Any]:
     """Return what an arm's engine ran with, as far as it can change who shares a batch."""
     assert arm.folder is not None
-    told = read_manifest(arm.folder).get("engine_operation", {})
+    with RunReader(arm.folder) as run:
+        told = run.manifest().engine_operation
     return {name: told[name] for name in BATCH_OPTIONS if name in told}
 
 

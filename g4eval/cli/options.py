@@ -87,16 +87,15 @@ def config_of(
 def _config_of_manifest(path: Path) -> dict[str, Any]:
     """Return what made a run; raises ConfigError where it was imported, or is no manifest."""
     manifest = read_manifest(path)
-    config = manifest.get("config")
-    if not isinstance(config, dict):
+    if "config" not in manifest.model_fields_set:
         raise ConfigError("is no manifest of a run: it has no config", where=path)
-    if manifest.get("engine", {}).get("engine") == "import":
+    if manifest.engine.engine == "import":
         raise ConfigError(
             "the run was imported, so no engine can make it again",
             where=path,
             hint="run its tasks with an engine of your own: g4eval run TASK --model …",
         )
-    return config
+    return dict(manifest.config)
 
 
 def print_json(value: Any) -> None:

@@ -8,8 +8,8 @@ from g4eval.errors import StoreError
 from g4eval.gate.arm import Arm, ArmTask, TryRecord, build_task, read_gate_file
 from g4eval.gate.signals import Signals, read_signals
 from g4eval.records import Json, Outcome, StopReason, Thought
-from g4eval.store.manifest import read_manifest
 from g4eval.store.reader import RunReader, find_run
+from g4eval.store.stored import StoredPlan
 
 CALIBRATION = "calibration.json"
 # What must be equal between two arms, of what the store keeps of a task's plan.
@@ -27,21 +27,20 @@ def load_arm(name: str, runs_dir: Path) -> Arm:
 
 def arm_of_run(folder: Path) -> Arm:
     """Return the arm of a run folder."""
-    manifest = read_manifest(folder)
     with RunReader(folder) as run:
+        manifest = run.manifest()
         plans = run.tasks()
         signals = read_signals(run)
         tasks = {task_id: _task_of(run, task_id, plan, signals) for task_id, plan in plans.items()}
         run_id = run.run_id
-    generated = all(plan["is_generated"] for plan in plans.values())
-    facts = {k: v for k, v in manifest["engine"].items() if k != "fingerprint"}
+    generated = all(plan.is_generated for plan in plans.values())
     return Arm(
         run_id=run_id,
-        seed=manifest["identity"]["seed"] if generated else None,
-        facts=facts,
-        declared=tuple(manifest.get("engine_declared", ())),
+        seed=manifest.identity.seed if generated else None,
+        facts=manifest.engine.facts,
+        declared=manifest.engine_declared,
         tasks=tasks,
-        config=manifest["config"],
+        config=manifest.config,
         folder=folder,
         calibration=read_calibration(folder),
     )
@@ -60,15 +59,16 @@ def read_calibration(folder: Path) -> Mapping[str, Json] | None:
     return values
 
 
-def _task_of(run: RunReader, task_id: str, plan: Mapping[str, Json], signals: Signals) -> ArmTask:
-    subtask = next(iter(plan.get("splits", ())), "")
+def _task_of(run: RunReader, task_id: str, plan: StoredPlan, signals: Signals) -> ArmTask:
+    subtask = next(iter(plan.splits), "")
     samples = {s.sample_id: s.groups.get(subtask, "") for s in run.samples(task_id)}
     graders: set[str] = set()
     tries = list(_tries(run, task_id, graders, signals))
-    protocol = {key: plan.get(key) for key in PROTOCOL}
-    protocol["grader"] = sorted(graders) or [f"{plan['grader']} {plan['grader_version']}"]
-    if plan["is_generated"]:
-        protocol.update({f"sampling.{k}": v for k, v in plan["sampling"].items()})
+    stored = plan.as_json()
+    protocol = {key: stored.get(key) for key in PROTOCOL}
+    protocol["grader"] = sorted(graders) or [f"{plan.grader} {plan.grader_version}"]
+    if plan.is_generated:
+        protocol.update({f"sampling.{k}": v for k, v in plan.sampling.as_json().items()})
     return build_task(protocol, samples, tries)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from g4eval.profile import Profile
 from g4eval.records import Json, Outcome, StopReason
@@ -25,6 +24,7 @@ from g4eval.report.views import (
 )
 from g4eval.stats.summary import TaskSummary, summarise
 from g4eval.store.reader import RunReader, StoredRow, StoredTexts
+from g4eval.store.stored import Manifest
 
 
 def view_run(folder: Path) -> RunView:
@@ -39,8 +39,8 @@ def view_run(folder: Path) -> RunView:
         )
         return RunView(
             run_id=run.run_id,
-            model=manifest["engine"]["model"],
-            engine=manifest["engine"]["engine"],
+            model=manifest.engine.model,
+            engine=manifest.engine.engine,
             summary=summary_of(manifest),
             facts=facts_of(manifest),
             tasks=tasks,
@@ -56,7 +56,7 @@ def _task(
     run: RunReader,
     summary: TaskSummary,
     rows: list[StoredRow],
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     profile: Profile | None,
 ) -> TaskView:
     plan = summary.plan
@@ -68,10 +68,10 @@ def _task(
     stored = run.samples(summary.task_id)
     return TaskView(
         task_id=summary.task_id,
-        title=plan["title"],
-        version=plan["version"],
+        title=plan.title,
+        version=plan.version,
         measurement=measure(summary, rows, manifest, profile),
-        is_gated=plan["gated"],
+        is_gated=plan.gated,
         metrics=_metrics(summary),
         groups=tuple(
             GroupView(group=name, value=value, estimate=estimate)
@@ -81,12 +81,12 @@ def _task(
         samples=tuple(
             SampleView(
                 sample_id=sample.sample_id,
-                groups={name: sample.groups.get(name, "") for name in plan["splits"]},
+                groups={name: sample.groups.get(name, "") for name in plan.splits},
                 repeats=tuple(repeats[sample.sample_id]),
             )
             for sample in stored
         ),
-        n_planned=len(stored) * plan["repeats"] if plan["is_generated"] else len(rows),
+        n_planned=len(stored) * plan.repeats if plan.is_generated else len(rows),
         tokens_per_second=tokens / busy if busy and tokens else None,
         hours=busy / 3600 if busy else None,
         cautions=tuple(_cautions(summary)),
@@ -126,12 +126,12 @@ def _metrics(summary: TaskSummary) -> tuple[MetricView, ...]:
 
 def _cautions(summary: TaskSummary) -> Iterator[str]:
     plan, audit = summary.plan, summary.audit
-    if plan["invented"]:
+    if plan.invented:
         yield "its samples are invented, so the score means nothing outside g4eval"
-    if plan.get("incomplete"):
-        yield f"partial: its data has {plan['incomplete']}"
+    if plan.incomplete:
+        yield f"partial: its data has {plan.incomplete}"
     elif summary.is_partial:
-        yield f"partial: {summary.estimate.n_samples:,} of {plan['rows_stated']:,} samples"
+        yield f"partial: {summary.estimate.n_samples:,} of {plan.rows_stated:,} samples"
     if audit.n_missing:
         yield f"{_are(audit.n_missing, 'request')} still to be sent"
     if audit.failed:
@@ -140,7 +140,7 @@ def _cautions(summary: TaskSummary) -> Iterator[str]:
         yield f"{_are(audit.n_not_extracted, 'right answer')} found by the second reading only"
     if audit.n_duplicates:
         yield f"{_are(audit.n_duplicates, 'answer')} equal to an earlier try's, word for word"
-    yield f"data from {plan['source']}, text {plan['text']}"
+    yield f"data from {plan.source}, text {plan.text}"
 
 
 def _are(count: int, noun: str) -> str:

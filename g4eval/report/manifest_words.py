@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from g4eval.report.views import Fact
+from g4eval.store.stored import Manifest, StoredEngine, StoredSampling
 
 _MODEL_FACTS = {
     "model": "Model",
@@ -26,50 +27,50 @@ _ENGINE_FACTS = {
 }
 
 
-def summary_of(manifest: Mapping[str, Any]) -> str:
+def summary_of(manifest: Manifest) -> str:
     """Return who answered, how it was served and how tokens were drawn."""
-    engine = manifest["engine"]
-    served = f"{engine['model']}, run by {_known_version(engine)}"
-    if engine["dtype"] not in ("unknown", "none"):
-        served += f" in {engine['dtype']}"
-    if engine["quantization"] not in ("unknown", "none"):
-        served += f", weights {engine['quantization']}"
-    if engine["thinking"] in ("on", "off"):
-        served += f", thinking {engine['thinking']}"
+    engine = manifest.engine
+    served = f"{engine.model}, run by {_known_version(engine)}"
+    if engine.dtype not in ("unknown", "none"):
+        served += f" in {engine.dtype}"
+    if engine.quantization not in ("unknown", "none"):
+        served += f", weights {engine.quantization}"
+    if engine.thinking in ("on", "off"):
+        served += f", thinking {engine.thinking}"
     return f"{served}. {_sampling_words(manifest)}"
 
 
-def facts_of(manifest: Mapping[str, Any]) -> dict[str, tuple[Fact, ...]]:
+def facts_of(manifest: Manifest) -> dict[str, tuple[Fact, ...]]:
     """Return the manifest's facts by section; unknown ones are said to be unknown."""
-    engine, declared = manifest["engine"], manifest["engine_declared"]
+    engine, declared = manifest.engine, manifest.engine_declared
     sections = {
         "Model": _facts(engine, _MODEL_FACTS, declared),
         "Engine": _facts(engine, _ENGINE_FACTS, declared)
-        + tuple(_fact(name, value) for name, value in sorted(engine["other"].items())),
+        + tuple(_fact(name, value) for name, value in sorted(engine.other.items())),
         "Sampling": _sampling_facts(manifest),
         "Run": (
-            Fact(label="Created", value=manifest["created"]),
-            Fact(label="g4eval", value=manifest["g4eval_version"]),
-            Fact(label="Run seed", value=str(manifest["identity"]["seed"])),
-            Fact(label="Engine fingerprint", value=engine["fingerprint"][:16]),
-            *(_fact(name, value) for name, value in sorted(manifest["platform"].items())),
-            *(_fact(name, value) for name, value in sorted(manifest["engine_operation"].items())),
+            Fact(label="Created", value=manifest.created),
+            Fact(label="g4eval", value=manifest.g4eval_version),
+            Fact(label="Run seed", value=str(manifest.identity.seed)),
+            Fact(label="Engine fingerprint", value=engine.fingerprint[:16]),
+            *(_fact(name, value) for name, value in sorted(manifest.platform.items())),
+            *(_fact(name, value) for name, value in sorted(manifest.engine_operation.items())),
         ),
     }
     return {title: facts for title, facts in sections.items() if facts}
 
 
-def _known_version(engine: Mapping[str, Any]) -> str:
-    version = engine["engine_version"]
-    return engine["engine"] if version == "unknown" else f"{engine['engine']} {version}"
+def _known_version(engine: StoredEngine) -> str:
+    version = engine.engine_version
+    return engine.engine if version == "unknown" else f"{engine.engine} {version}"
 
 
 def _facts(
-    engine: Mapping[str, Any], labels: Mapping[str, str], declared: list[str]
+    engine: StoredEngine, labels: Mapping[str, str], declared: tuple[str, ...]
 ) -> tuple[Fact, ...]:
     facts = []
     for name, label in labels.items():
-        value = engine[name]
+        value = engine.fact(name)
         if value is None:
             continue
         shown = f"{value[:16]}…" if isinstance(value, str) and len(value) == 64 else str(value)
@@ -82,37 +83,37 @@ def _fact(name: str, value: Any) -> Fact:
     return Fact(label=name.replace("_", " ").capitalize(), value=str(value))
 
 
-def _samplings(manifest: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    return [(plan["title"], plan["sampling"]) for plan in manifest["tasks"].values()]
+def _samplings(manifest: Manifest) -> list[tuple[str, StoredSampling]]:
+    return [(plan.title, plan.sampling) for plan in manifest.tasks.values()]
 
 
-def _sampling_words(manifest: Mapping[str, Any]) -> str:
+def _sampling_words(manifest: Manifest) -> str:
     samplings = _samplings(manifest)
     if not samplings:
         return "Nothing has been planned yet."
     sampling = samplings[0][1]  # a run has one sampling; budgets differ by task
-    budgets = sorted({s["max_new_tokens"] for _, s in samplings})
+    budgets = sorted({s.max_new_tokens for _, s in samplings})
     drawn = (
         "Decoded greedily"
-        if sampling["temperature"] == 0
-        else f"Sampled at temperature {sampling['temperature']:g}, top-p {sampling['top_p']:g}, "
-        f"top-k {sampling['top_k']}"
+        if sampling.temperature == 0
+        else f"Sampled at temperature {sampling.temperature:g}, top-p {sampling.top_p:g}, "
+        f"top-k {sampling.top_k}"
     )
     most = " to ".join(f"{budget:,}" for budget in dict.fromkeys((budgets[0], budgets[-1])))
-    return f"{drawn}, at most {most} tokens an answer, run seed {manifest['identity']['seed']}."
+    return f"{drawn}, at most {most} tokens an answer, run seed {manifest.identity.seed}."
 
 
-def _sampling_facts(manifest: Mapping[str, Any]) -> tuple[Fact, ...]:
+def _sampling_facts(manifest: Manifest) -> tuple[Fact, ...]:
     samplings = _samplings(manifest)
     if not samplings:
         return ()
     sampling = samplings[0][1]
     return (
-        Fact(label="Temperature", value=f"{sampling['temperature']:g}"),
-        Fact(label="Top-p", value=f"{sampling['top_p']:g}"),
-        Fact(label="Top-k", value=str(sampling["top_k"])),
+        Fact(label="Temperature", value=f"{sampling.temperature:g}"),
+        Fact(label="Top-p", value=f"{sampling.top_p:g}"),
+        Fact(label="Top-k", value=str(sampling.top_k)),
         *(
-            Fact(label=f"Budget, {title}", value=f"{values['max_new_tokens']:,} tokens")
+            Fact(label=f"Budget, {title}", value=f"{values.max_new_tokens:,} tokens")
             for title, values in samplings
         ),
     )

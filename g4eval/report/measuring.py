@@ -1,7 +1,6 @@
 """A stored run to measurements that can be held against published scores."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from g4eval.profile import Profile, get_profile, profile_of
 from g4eval.records import Thought
@@ -9,6 +8,7 @@ from g4eval.report.published import published_scores
 from g4eval.report.reproduction import Measurement, ReproductionResult, reproduce
 from g4eval.stats.summary import TaskSummary
 from g4eval.store.reader import RunReader, StoredRow
+from g4eval.store.stored import Manifest, StoredPlan
 
 
 def reproduce_run(
@@ -26,40 +26,40 @@ def reproduce_run(
 def measure(
     summary: TaskSummary,
     rows: Sequence[StoredRow],
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     profile: Profile | None,
 ) -> Measurement:
     """Return one task's score with all that a reader must know to compare it."""
-    plan, engine = summary.plan, manifest["engine"]
-    sampling = plan["sampling"]
+    plan, engine = summary.plan, manifest.engine
+    sampling = plan.sampling
     return Measurement(
-        model=engine["model"],
-        published_as=_published_model(engine["model"], profile),
+        model=engine.model,
+        published_as=_published_model(engine.model, profile),
         benchmark=_benchmark(summary.task_id, plan),
         estimate=summary.estimate,
-        metric=plan["metrics"][0],
+        metric=plan.metrics[0],
         release=_release(plan),
-        n_samples_full=plan["n_selected"] if plan["settings"] else plan["rows_stated"],
+        n_samples_full=plan.n_selected if plan.settings else plan.rows_stated,
         is_partial=summary.is_partial or summary.audit.n_missing > 0,
-        engine=engine["engine"],
-        thinking=engine["thinking"],
+        engine=engine.engine,
+        thinking=engine.thinking,
         share_with_thought=sum(row.thought is not Thought.NONE for row in rows) / len(rows)
-        if rows and plan["is_generated"]
+        if rows and plan.is_generated
         else None,
-        temperature=sampling["temperature"],
-        top_p=sampling["top_p"],
-        top_k=sampling["top_k"],
-        max_new_tokens=sampling["max_new_tokens"],
-        quantization=engine["quantization"],
-        chat_template_hash=engine["chat_template_hash"],
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        max_new_tokens=sampling.max_new_tokens,
+        quantization=engine.quantization,
+        chat_template_hash=engine.chat_template_hash,
         known_template_hashes=profile.chat_template_hashes if profile is not None else (),
     )
 
 
-def profile_of_run(manifest: Mapping[str, Any]) -> Profile | None:
+def profile_of_run(manifest: Manifest) -> Profile | None:
     """Return the profile of a run's model; None: none knows it."""
-    name = manifest["config"].get("profile")
-    return get_profile(name) if name else profile_of(manifest["engine"]["model"])
+    name = manifest.config.get("profile")
+    return get_profile(name) if name else profile_of(manifest.engine.model)
 
 
 def _published_model(model: str, profile: Profile | None) -> str | None:
@@ -71,21 +71,21 @@ def _published_model(model: str, profile: Profile | None) -> str | None:
     return next((name for name in names if name in known), None)
 
 
-def _benchmark(task_id: str, plan: Mapping[str, Any]) -> str | None:
+def _benchmark(task_id: str, plan: StoredPlan) -> str | None:
     """Return the benchmark of published scores that a task is of.
 
     Every LiveCodeBench set is held against v6, so that another window is named as what it is.
     """
-    if plan["family"] == "livecodebench":
+    if plan.family == "livecodebench":
         return "livecodebench_v6"
     known = {score.benchmark for score in published_scores()}
-    return next((name for name in (plan["published_as"], task_id) if name in known), None)
+    return next((name for name in (plan.published_as, task_id) if name in known), None)
 
 
-def _release(plan: Mapping[str, Any]) -> str | None:
+def _release(plan: StoredPlan) -> str | None:
     """Say in words which set the settings choose; None where a task has only one."""
-    chosen = {key: value for key, value in plan["settings"].items() if value is not None}
+    chosen = {key: value for key, value in plan.settings.items() if value is not None}
     if not chosen:
         return None
     words = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in chosen.items())
-    return f"{words} ({plan['n_selected']:,} samples)"
+    return f"{words} ({plan.n_selected:,} samples)"

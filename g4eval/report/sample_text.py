@@ -34,7 +34,7 @@ def sample_json(
         samples = {s.sample_id: s for s in run.samples(task_id)}
         if sample_id not in samples:
             continue
-        shown = include_gated or not plan["gated"]
+        shown = include_gated or not plan.gated
         texts = {c.repeat: c for c in run.completions(task_id, sample_id)}
         rows = [row for row in run.rows(task_id) if row.sample_id == sample_id]
         found.append(
@@ -42,8 +42,8 @@ def sample_json(
                 "task": task_id,
                 "sample_id": sample_id,
                 "target": samples[sample_id].target,
-                "gated": plan["gated"],
-                "prompt": _prompt(run, task_id, plan["prompt"], rows, data) if shown else None,
+                "gated": plan.gated,
+                "prompt": _prompt(run, task_id, plan.prompt, rows, data) if shown else None,
                 "repeats": [_repeat(row, texts[row.repeat], shown=shown) for row in rows],
             }
         )

@@ -5,13 +5,14 @@ The table is a function of the store alone; rates and hours stand in a block of 
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 from g4eval.records import Estimate, Interval
 from g4eval.stats.summary import TaskSummary
 from g4eval.store.reader import RunReader
+from g4eval.store.stored import Manifest, StoredEngine
 
 SUSPECTS_PRINTED = 3  # of a task; --json has more
 # Repeats with the very text of another repeat of their sample, before that is a warning.
@@ -36,7 +37,7 @@ HEADER = (
 def render_table(run: RunReader, summaries: list[TaskSummary]) -> str:
     """Return the whole table: a heading, a line a task, what stands behind each, the warnings."""
     manifest = run.manifest()
-    lines = [_heading(run.run_id, manifest["engine"]), ""]
+    lines = [_heading(run.run_id, manifest.engine), ""]
     rows = [HEADER, *(_cells(s.task_id, s.estimate) for s in summaries)]
     for summary in summaries:
         for name, parts in summary.splits.items():
@@ -44,7 +45,7 @@ def render_table(run: RunReader, summaries: list[TaskSummary]) -> str:
     lines += _aligned(_in_task_order(rows, summaries))
     for summary in summaries:
         lines += ["", *_behind(summary)]
-    warnings = [w for s in summaries for w in _warnings(s, manifest["engine"])]
+    warnings = [w for s in summaries for w in _warnings(s, manifest.engine)]
     lines += ["", *(f"! {w}" for w in _run_warnings(run, manifest) + warnings)]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -54,11 +55,11 @@ def table_json(run: RunReader, summaries: list[TaskSummary]) -> dict[str, Any]:
     manifest = run.manifest()
     return {
         "run_id": run.run_id,
-        "engine": manifest["engine"],
-        "declared": manifest["engine_declared"],
-        "tasks": {s.task_id: _task_json(s, manifest["engine"]) for s in summaries},
+        "engine": manifest.engine.as_json(),
+        "declared": list(manifest.engine_declared),
+        "tasks": {s.task_id: _task_json(s, manifest.engine) for s in summaries},
         "warnings": _run_warnings(run, manifest)
-        + [w for s in summaries for w in _warnings(s, manifest["engine"])],
+        + [w for s in summaries for w in _warnings(s, manifest.engine)],
     }
 
 
@@ -77,12 +78,12 @@ def render_rates(run: RunReader) -> str:
     )
 
 
-def _heading(run_id: str, engine: Mapping[str, Any]) -> str:
-    facts = [f"{engine['engine']} {engine['engine_version']}", engine["model"]]
+def _heading(run_id: str, engine: StoredEngine) -> str:
+    facts = [f"{engine.engine} {engine.engine_version}", engine.model]
     facts += [
-        f"{name.replace('_', ' ')} {engine[name]}"
+        f"{name.replace('_', ' ')} {engine.fact(name)}"
         for name in ("dtype", "quantization", "thinking")
-        if engine[name] not in ("none", "unknown")
+        if engine.fact(name) not in ("none", "unknown")
     ]
     return f"{run_id}: {', '.join(facts)}"
 
@@ -131,13 +132,13 @@ def _aligned(rows: list[tuple[str, ...]]) -> Iterator[str]:
 def _behind(summary: TaskSummary) -> Iterator[str]:
     """Yield the protocol of a score, what truncation could have cost, and its other readings."""
     plan, estimate = summary.plan, summary.estimate
-    sampling = plan["sampling"]
+    sampling = plan.sampling
     yield (
-        f"{summary.task_id}: {plan['title']}, version {plan['version']}; avg@{estimate.n_repeats}; "
-        f"prompt {plan['prompt']}; temperature {sampling['temperature']:g}, top-p "
-        f"{sampling['top_p']:g}, top-k {sampling['top_k']}, budget "
-        f"{sampling['max_new_tokens']:,} tokens; text {plan['text']}"
-        + "".join(f"; {k} {v}" for k, v in plan["settings"].items() if v is not None)
+        f"{summary.task_id}: {plan.title}, version {plan.version}; avg@{estimate.n_repeats}; "
+        f"prompt {plan.prompt}; temperature {sampling.temperature:g}, top-p "
+        f"{sampling.top_p:g}, top-k {sampling.top_k}, budget "
+        f"{sampling.max_new_tokens:,} tokens; text {plan.text}"
+        + "".join(f"; {k} {v}" for k, v in plan.settings.items() if v is not None)
     )
     if estimate.n_truncated:
         yield (
@@ -154,7 +155,7 @@ def _behind(summary: TaskSummary) -> Iterator[str]:
         yield from _over_groups(summary)
     if len(summary.maj_at) > 1:
         yield "  maj@k: " + ", ".join(f"{k}: {_percent(v)}" for k, v in summary.maj_at.items())
-    if summary.audit.n_without_box and "integer" in plan["grader"]:
+    if summary.audit.n_without_box and "integer" in plan.grader:
         yield f"  read without a box: {_share(summary.audit.n_without_box, estimate)}"
     yield from _audit(summary)
     if summary.mean_completion_tokens is not None:
@@ -181,7 +182,7 @@ def _audit(summary: TaskSummary) -> Iterator[str]:
 
 
 def _runs_code(summary: TaskSummary) -> bool:
-    return bool(summary.plan["grader"] == "code")
+    return summary.plan.grader == "code"
 
 
 def _second_reading(summary: TaskSummary) -> str:
@@ -189,9 +190,9 @@ def _second_reading(summary: TaskSummary) -> str:
 
 
 def _over_groups(summary: TaskSummary) -> Iterator[str]:
-    groups, metrics = summary.groups, summary.plan["metrics"]
+    groups, metrics = summary.groups, summary.plan.metrics
     assert groups is not None
-    name = f"{groups.n_groups} {summary.plan['splits'][0]}s"
+    name = f"{groups.n_groups} {summary.plan.splits[0]}s"
     yield f"  micro average, the score: {_percent(groups.micro)}"
     if "macro" in metrics:
         error = "" if groups.macro_se is None else f" ± {_percent(groups.macro_se)}"
@@ -204,19 +205,19 @@ def _over_groups(summary: TaskSummary) -> Iterator[str]:
         )
 
 
-def _warnings(summary: TaskSummary, engine: Mapping[str, Any]) -> list[str]:
+def _warnings(summary: TaskSummary, engine: StoredEngine) -> list[str]:
     task_id, plan, audit = summary.task_id, summary.plan, summary.audit
     estimate = summary.estimate
     found = []
-    if plan["invented"] and engine["engine"] != "fake":
+    if plan.invented and engine.engine != "fake":
         found.append("its samples are invented: the score means nothing outside g4eval")
-    if plan.get("incomplete"):
+    if plan.incomplete:
         found.append(
-            f"partial: its data has {plan['incomplete']}; never comparable with a published score"
+            f"partial: its data has {plan.incomplete}; never comparable with a published score"
         )
     elif summary.is_partial:
         found.append(
-            f"partial: {estimate.n_samples} of {plan['rows_stated']} samples, never comparable "
+            f"partial: {estimate.n_samples} of {plan.rows_stated} samples, never comparable "
             "with a published score"
         )
     if audit.n_missing:
@@ -226,7 +227,7 @@ def _warnings(summary: TaskSummary, engine: Mapping[str, Any]) -> list[str]:
     if _looks_unseeded(summary):
         found.append(
             f"{audit.n_duplicates:,} repeats have the very text of another repeat at temperature "
-            f"{plan['sampling']['temperature']:g}: the engine seems to ignore the seed, so k "
+            f"{plan.sampling.temperature:g}: the engine seems to ignore the seed, so k "
             "samples are not k samples"
         )
     if audit.n_not_extracted:
@@ -241,7 +242,7 @@ def _warnings(summary: TaskSummary, engine: Mapping[str, Any]) -> list[str]:
 
 def _looks_unseeded(summary: TaskSummary) -> bool:
     estimate = summary.estimate
-    if summary.plan["sampling"]["temperature"] == 0 or estimate.n_repeats < 2:
+    if summary.plan.sampling.temperature == 0 or estimate.n_repeats < 2:
         return False
     extra = estimate.n_graded + estimate.n_ungraded - estimate.n_samples
     share = summary.audit.n_duplicates / max(1, extra)
@@ -250,19 +251,20 @@ def _looks_unseeded(summary: TaskSummary) -> bool:
     return share > (DUPLICATE_SHARE_WARNED if long else DUPLICATE_SHARE_OF_SHORT_WARNED)
 
 
-def _run_warnings(run: RunReader, manifest: Mapping[str, Any]) -> list[str]:
+def _run_warnings(run: RunReader, manifest: Manifest) -> list[str]:
     found = json.loads(run.meta().get("preflight", "{}")).get("warnings", [])
     warnings = [f"preflight: {warning}" for warning in found]
-    if manifest["engine"]["engine"] == "fake":
+    if manifest.engine.engine == "fake":
         warnings.append("engine fake: every number here is invented")
-    if manifest["engine_declared"]:
-        names = ", ".join(manifest["engine_declared"])
+    if manifest.engine_declared:
+        names = ", ".join(manifest.engine_declared)
         warnings.append(f"declared by the user, not found out by g4eval: {names}")
     return warnings
 
 
-def _task_json(summary: TaskSummary, engine: Mapping[str, Any]) -> dict[str, Any]:
+def _task_json(summary: TaskSummary, engine: StoredEngine) -> dict[str, Any]:
     values = asdict(summary)
+    values["plan"] = summary.plan.as_json()
     values["pass_at"] = {
         str(k): {"value": value, "se": error} for k, (value, error) in summary.pass_at.items()
     }

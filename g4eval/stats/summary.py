@@ -15,6 +15,7 @@ from g4eval.stats.accuracy import Scored, Variances, estimate, variances
 from g4eval.stats.harmonic import GroupMeans, group_means
 from g4eval.stats.pass_at_k import maj_at_k, mean_pass_at_k
 from g4eval.store.reader import RunReader, StoredRow
+from g4eval.store.stored import StoredPlan
 
 SUSPECTS_SHOWN = 10
 
@@ -49,7 +50,7 @@ class TaskSummary:
     """All numbers of one task in one run."""
 
     task_id: str
-    plan: dict[str, Any]  # what was planned, as stored
+    plan: StoredPlan  # what was planned, as stored
     estimate: Estimate
     splits: dict[str, dict[str, Estimate]] = field(default_factory=dict)
     pass_at: dict[int, tuple[float, float | None]] = field(default_factory=dict)
@@ -66,30 +67,30 @@ def summarise(run: RunReader) -> list[TaskSummary]:
     return [_summarise_task(run, task_id, plan) for task_id, plan in run.tasks().items()]
 
 
-def _summarise_task(run: RunReader, task_id: str, plan: dict[str, Any]) -> TaskSummary:
+def _summarise_task(run: RunReader, task_id: str, plan: StoredPlan) -> TaskSummary:
     samples = run.samples(task_id)
     index = {s.sample_id: i for i, s in enumerate(samples)}
     rows = list(run.rows(task_id))
     failed = run.failed(task_id)
     scored = [_scored(row, index) for row in rows]
-    groups = {name: [s.groups.get(name, "") for s in samples] for name in plan["splits"]}
+    groups = {name: [s.groups.get(name, "") for s in samples] for name in plan.splits}
     correct, counts, by_sample = _per_sample(rows)
-    planned = len(samples) * plan["repeats"] if plan["is_generated"] else len(rows)
+    planned = len(samples) * plan.repeats if plan.is_generated else len(rows)
     # Imported completions may cover part of the task, or unequal repeats.
-    is_uneven = not plan["is_generated"] and len(rows) < len(samples) * plan["repeats"]
+    is_uneven = not plan.is_generated and len(rows) < len(samples) * plan.repeats
     return TaskSummary(
         task_id=task_id,
         plan=plan,
         estimate=estimate(scored, n_missing=len(failed)),
         splits={name: _split(scored, values) for name, values in groups.items() if any(values)},
         pass_at={k: mean_pass_at_k(correct, counts, k) for k in range(1, _least(counts) + 1)}
-        if "pass@k" in plan["metrics"]
+        if "pass@k" in plan.metrics
         else {},
-        maj_at=_maj_at(by_sample, counts) if "maj@k" in plan["metrics"] else {},
+        maj_at=_maj_at(by_sample, counts) if "maj@k" in plan.metrics else {},
         groups=_group_means(rows, groups, index, plan),
         variances=variances(correct, counts) if counts.size else None,
         audit=_audit(rows, index, failed=len(failed), n_missing=planned - len(rows) - len(failed)),
-        is_partial=plan["data_is_partial"] or len(samples) < plan["n_selected"] or is_uneven,
+        is_partial=plan.data_is_partial or len(samples) < plan.n_selected or is_uneven,
         mean_completion_tokens=_mean(r.completion_tokens for r in rows),
     )
 
@@ -118,12 +119,12 @@ def _group_means(
     rows: list[StoredRow],
     groups: dict[str, list[str]],
     index: dict[str, int],
-    plan: dict[str, Any],
+    plan: StoredPlan,
 ) -> GroupMeans | None:
     """Return macro average and harmonic mean over the first split; None: no metric asks for it."""
-    if not {"macro", "adjusted_harmonic_mean"} & set(plan["metrics"]) or not groups:
+    if not {"macro", "adjusted_harmonic_mean"} & set(plan.metrics) or not groups:
         return None
-    values = groups[plan["splits"][0]]
+    values = groups[plan.splits[0]]
     tries: dict[str, list[bool]] = defaultdict(list)
     for row in rows:
         if row.outcome is not Outcome.UNGRADED:

@@ -29,7 +29,7 @@ COLUMNS = (
 def export_rows(run: RunReader, *, include_gated: bool) -> Iterator[dict[str, Any]]:
     """Yield a row a completion, by task, sample and repeat. Gated texts are None unless asked."""
     for task_id, plan in run.tasks().items():
-        shown = include_gated or not plan["gated"]
+        shown = include_gated or not plan.gated
         texts = run.completions(task_id)
         for row, completion in zip(run.rows(task_id), texts, strict=True):
             assert row.key == completion.key

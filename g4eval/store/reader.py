@@ -16,6 +16,7 @@ from g4eval.errors import StoreError, UsageError, nearest
 from g4eval.records import Completion, Grade, Message, Outcome, StopReason, Thought
 from g4eval.store import schema
 from g4eval.store.manifest import read_manifest
+from g4eval.store.stored import Manifest, StoredPlan, parse_json
 
 DATABASE = "run.sqlite"
 
@@ -102,17 +103,23 @@ class RunReader:
         """Return what is known of the run as a whole."""
         return dict(self._db.execute("SELECT name, value FROM meta"))
 
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> Manifest:
         """Return what the run is made of: manifest.json's content, as the store has it."""
-        meta = self.meta()
-        if "manifest" in meta:
-            return {**json.loads(meta["manifest"]), "tasks": self.tasks()}
-        return read_manifest(self.folder)
+        text = self.meta().get("manifest")
+        if text is None:
+            return read_manifest(self.folder)
+        where = f"{self.folder / DATABASE}, manifest"
+        stored = Manifest.parse(parse_json(text, where=where), where=where)
+        return stored.model_copy(update={"tasks": self.tasks()})
 
-    def tasks(self) -> dict[str, dict[str, Any]]:
+    def tasks(self) -> dict[str, StoredPlan]:
         """Return what was planned for each task, by task id in order."""
         rows = self._db.execute("SELECT task_id, record FROM tasks ORDER BY task_id")
-        return {task_id: json.loads(record) for task_id, record in rows}
+        plans = {}
+        for task_id, record in rows:
+            where = f"{self.folder / DATABASE}, task {task_id}"
+            plans[task_id] = StoredPlan.parse(parse_json(record, where=where), where=where)
+        return plans
 
     def samples(self, task_id: str) -> list[StoredSample]:
         """Return a task's samples in the task's order."""

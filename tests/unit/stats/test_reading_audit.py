@@ -10,6 +10,7 @@ from g4eval.cli.entry import main
 from g4eval.report.text_table import _behind, _warnings
 from g4eval.stats.summary import Suspect, summarise
 from g4eval.store.reader import RunReader
+from g4eval.store.stored import StoredEngine
 
 TASK = """\
 id: zoo
@@ -92,8 +93,8 @@ def test_the_means_over_groups_are_those_of_the_first_split(summary):
 
 def test_a_program_is_judged_and_not_extracted(summary):
     found, _ = summary
-    programs = replace(found, plan={**found.plan, "grader": "code"})
-    text = "\n".join([*_behind(programs), *_warnings(programs, {"engine": "fake"})])
+    programs = replace(found, plan=found.plan.model_copy(update={"grader": "code"}))
+    text = "\n".join([*_behind(programs), *_warnings(programs, StoredEngine(engine="fake"))])
     assert "  judging: 1 right by a fair judge alone" in text
     assert "  score by a fair judge: 66.7" in text
     assert "wrong by the official rules and right before a fair judge: 1" in text
