@@ -40,11 +40,11 @@ def found(folder: Path) -> dict[str, Any]:
     """What a run holds, in the shape of expected.json."""
     with RunReader(folder) as run:
         manifest, tasks = run.manifest(), run.tasks()
-        seed = manifest["identity"]["seed"]
+        seed = manifest.identity.seed
         rows = [
             [
                 *(task_id, row.sample_id, row.repeat, row.key),
-                request_seed(task_id, tasks[task_id]["version"], row.sample_id, row.repeat, seed),
+                request_seed(task_id, tasks[task_id].version, row.sample_id, row.repeat, seed),
                 *(row.prompt_hash, row.stop_reason.value, row.thought.value, row.text_hash),
                 *(row.outcome.value, row.grade.extraction if row.grade else None),
             ]
@@ -52,7 +52,7 @@ def found(folder: Path) -> dict[str, Any]:
             for row in run.rows(task_id)
         ]
         scores = {s.task_id: score(s) for s in summarise(run)}
-    fingerprint = manifest["engine"]["fingerprint"]
+    fingerprint = manifest.engine.fingerprint
     return {"engine_fingerprint": fingerprint, "seed": seed, "scores": scores, "rows": rows}
 
 
