@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from_file = time.perf_counter()
         read_gate_file(root / "base.json")
         from_file = time.perf_counter() - from_file
-    print(f"{N_SAMPLES} x {N_REPEATS} pairs, {decided.record['verdict']}")
+    print(f"{N_SAMPLES} x {N_REPEATS} pairs, {decided.record.verdict}")
     for name, a, b in (("load two runs", started, loaded), ("decide", loaded, ended)):
         print(f"{name}: {b[0] - a[0]:.2f} s, {b[1] - a[1]:.2f} s of CPU")
     print(f"load one gate file: {from_file:.2f} s; a run for the first time: {first:.2f} s")

@@ -190,7 +190,7 @@ async def _drive(driver: Driver, rounds: Sequence[Round], now: datetime) -> Deci
         decided = decide_once(
             base, candidate, policy, now=now, drift=drift, rounds=plan, is_final=is_last
         )
-        verdict = decided.record["verdict"]
+        verdict = decided.record.verdict
         driver.reporter.note(f"round {index + 1} of {len(plan)}: {verdict}")
         if is_last or verdict != GateVerdict.INCONCLUSIVE:
             return decided

@@ -94,14 +94,14 @@ def command(
         decided = decide_once(baseline, arm, policy, now=now, drift=drift)
     record = decided.record
     if as_json:
-        print_json(record)
+        print_json(record.as_json())
     else:
         click.echo(render_text(record, was_stored=decided.was_stored), nl=False)
     _write(junit, render_junit(record), append=False)
     _write(summary, render_markdown(record), append=True)
     if decided.path is not None:
         click.echo(f"stored in {decided.path}", err=True)
-    return int(record["exit_code"])
+    return record.exit_code
 
 
 def _driven(base: Arm, runs_dir: Path, flags: dict[str, Any]) -> RunConfig:

@@ -117,15 +117,15 @@ def command(
     )
     path = save_calibration(arm.folder, found)
     if as_json:
-        print_json(found)
+        print_json(found.as_json())
     else:
-        for check in found["checks"]:
-            mark = "ok" if check["is_met"] else "NOT MET"
-            click.echo(f"{mark}: {check['name']}: {check['found']}")
-        click.echo(_load_line(found["load"]))
-        click.echo("the gate is armed" if found["is_armed"] else "the gate is not armed")
+        for check in found.checks:
+            mark = "ok" if check.is_met else "NOT MET"
+            click.echo(f"{mark}: {check.name}: {check.found}")
+        click.echo(_load_line(found.load))
+        click.echo("the gate is armed" if found.is_armed else "the gate is not armed")
     click.echo(f"stored in {path}", err=True)
-    return 0 if found["is_armed"] else NotComparableError.exit_code
+    return 0 if found.is_armed else NotComparableError.exit_code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,7 @@ from g4eval.errors import NotComparableError, StoreError, UsageError
 from g4eval.fingerprint import sha256_json
 from g4eval.records import Json, Outcome
 from g4eval.stats.paired import Floats
+from g4eval.store.verdicts import Calibration
 
 FORMAT = "g4eval-gate"
 FORMAT_VERSION = 2
@@ -101,7 +102,7 @@ class Arm:
     tasks: Mapping[str, ArmTask]
     config: Mapping[str, Json]  # as the run was asked for
     folder: Path | None = None  # the run folder; None: from a gate file
-    calibration: Mapping[str, Json] | None = None  # of this arm as a baseline; gate/calibration.py
+    calibration: Calibration | None = None  # of this arm as a baseline; gate/calibration.py
 
     @property
     def fingerprint(self) -> str:
@@ -202,7 +203,9 @@ def read_gate_file(path: Path) -> Arm:
             declared=tuple(values["declared"]),
             tasks={task_id: _task_from_json(task) for task_id, task in values["tasks"].items()},
             config=values["config"],
-            calibration=values["calibration"],
+            calibration=None
+            if values["calibration"] is None
+            else Calibration.checked(values["calibration"], where=path),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
@@ -221,7 +224,7 @@ def _to_json(arm: Arm) -> dict[str, Any]:
         "facts": dict(arm.facts),
         "declared": list(arm.declared),
         "config": {k: v for k, v in arm.config.items() if k not in OF_A_MACHINE},
-        "calibration": arm.calibration,
+        "calibration": None if arm.calibration is None else arm.calibration.as_json(),
         "tasks": {task_id: _task_to_json(task) for task_id, task in arm.tasks.items()},
     }
 

@@ -4,9 +4,7 @@ Judged from two runs of the baseline with different run seeds and a damaged one 
 What it finds is stored as calibration.json beside the baseline; without it the gate isn't armed.
 """
 
-import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from g4eval.errors import NotComparableError, NotReadyError, StoreError
-from g4eval.fingerprint import sha256_json
+from g4eval.errors import NotComparableError, NotReadyError
 from g4eval.gate.arm import Arm
 from g4eval.gate.decide import PairedScores, Says, decide
 from g4eval.gate.load import CALIBRATION
@@ -28,6 +25,8 @@ from g4eval.records import Json
 from g4eval.stats.accuracy import variances
 from g4eval.stats.drift import DriftSummary
 from g4eval.stats.paired import Difference, Floats, macro_difference, paired_difference
+from g4eval.store.manifest import write_json
+from g4eval.store.verdicts import Calibration
 
 SPLITS = 200  # random half-splits of the baseline's repeats
 SPLITS_NEED = 50  # discordant pairs each: fewer come in steps too coarse for a rate
@@ -64,7 +63,7 @@ def calibrate(
     drift: DriftSummary | None = None,
     noise: GraderNoise | None = None,
     load: Mapping[str, Json] | None = None,
-) -> dict[str, Any]:
+) -> Calibration:
     """Return the calibration of a baseline: checks, noise floor, variance components.
 
     Args:
@@ -95,8 +94,15 @@ def calibrate(
         if drift is None or drift.top1 is None
         else 1 - drift.top1.mean,
         "tasks": {task: _components(base, again, task) for task in tasks},
+        "repeats": {task: base.tasks[task].outcomes.shape[1] for task in tasks},
     }
-    return {"id": sha256_json(values), **values}
+    values["data"] = _data_digest(base, values["repeats"])
+    return Calibration.sealed(values)
+
+
+def _data_digest(base: Arm, repeats: Mapping[str, int]) -> str:
+    """Return the hash of the baseline's outcomes that a calibration was made from."""
+    return base.digest({task: (0, end) for task, end in repeats.items()})
 
 
 def _checks(
@@ -138,27 +144,37 @@ def check_armed(base: Arm, *, uncalibrated: bool) -> None:
             where=base.run_id,
             hint=f"{how}, or decide without it: --uncalibrated",
         )
-    missed = [check for check in found["checks"] if not check["is_met"]]
+    _refuse_other_data(base, found, how)
+    missed = [check for check in found.checks if not check.is_met]
     if missed:
         raise NotComparableError(
             "the gate is not armed: the calibration found that "
-            + "; ".join(f"not {c['name']} ({c['found']})" for c in missed),
+            + "; ".join(f"not {c.name} ({c.found})" for c in missed),
             where=base.run_id,
             hint=f"mend what differs between equal runs, then {how}",
         )
 
 
-def save_calibration(folder: Path, calibration: Mapping[str, Any]) -> Path:
+def _refuse_other_data(base: Arm, found: Calibration, how: str) -> None:
+    """Refuse a calibration of another engine, or of outcomes that are no longer there."""
+    has_outcomes = found.repeats is None or (
+        found.repeats.keys() <= base.tasks.keys()
+        and all(end <= base.tasks[t].outcomes.shape[1] for t, end in found.repeats.items())
+        and _data_digest(base, found.repeats) == found.data
+    )
+    if found.engine_fingerprint != base.fingerprint or not has_outcomes:
+        raise NotComparableError(
+            f"the gate is not armed: the calibration of {found.created} was made from other "
+            + ("outcomes" if found.engine_fingerprint == base.fingerprint else "engine facts"),
+            where=base.run_id,
+            hint=f"graded again? {how}",
+        )
+
+
+def save_calibration(folder: Path, calibration: Calibration) -> Path:
     """Write calibration.json beside the baseline, whole or not at all."""
     path = folder / CALIBRATION
-    draft = path.with_suffix(".json.part")
-    try:
-        draft.write_text(json.dumps(calibration, indent=2) + "\n", encoding="utf-8")
-        os.replace(draft, path)  # noqa: PTH105  the atomic one
-    except OSError as error:
-        raise StoreError(
-            f"the calibration can't be written: {error.strerror}", where=path
-        ) from error
+    write_json(path, calibration.as_json())
     return path
 
 

@@ -5,21 +5,20 @@ same question again returns the stored verdict; more data after INCONCLUSIVE con
 decision; anything else is refused. INVALID is no look at the accuracies, so it isn't stored.
 """
 
-import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from g4eval.errors import StoreError, UsageError
 from g4eval.gate.arm import Arm
 from g4eval.gate.policy import GatePolicy
 from g4eval.gate.record import data_digest, verdict_record
 from g4eval.gate.schedule import Round, next_round
-from g4eval.gate.verdict import GateVerdict, Judgement, complete_rounds, judge
+from g4eval.gate.verdict import EXIT_CODES, GateVerdict, Judgement, complete_rounds, judge
 from g4eval.stats.drift import DriftSummary
+from g4eval.store.manifest import write_json
+from g4eval.store.verdicts import EDITED_HINT, VerdictRecord
 
 VERDICT = "verdict.json"
 
@@ -28,7 +27,7 @@ VERDICT = "verdict.json"
 class Decided:
     """The record of a decision, new or found."""
 
-    record: Mapping[str, Any]
+    record: VerdictRecord
     judgement: Judgement | None  # None: found
     path: Path | None  # where it is stored; None: nowhere
 
@@ -72,13 +71,13 @@ def decide_once(
             return Decided(record=stored, judgement=None, path=path)
     floor = drift_floor(base)
     found = judge(base, candidate, policy, drift=drift, drift_floor=floor, rounds=rounds)
-    first = None if stored is None else stored["first_look_at"]
+    first = None if stored is None else stored.first_look_at
     record = verdict_record(found, base, candidate, policy, now=now, continues=first)
     is_decision = found.verdict is not GateVerdict.INVALID and (
         is_final or found.verdict is not GateVerdict.INCONCLUSIVE
     )
     if path is not None and is_decision:
-        _write(path, record)
+        write_json(path, record.as_json())
     return Decided(record=record, judgement=found, path=path if is_decision else None)
 
 
@@ -98,84 +97,81 @@ def _refuse_itself(base: Arm, candidate: Arm) -> None:
 
 def drift_floor(base: Arm) -> float | None:
     """Return the calibrated upper limit of the mean KL between equal engines; None: unknown."""
-    return None if base.calibration is None else base.calibration.get("drift_floor_kl")
+    return None if base.calibration is None else base.calibration.drift_floor_kl
 
 
 def stored_rounds(base: Arm, candidate_folder: Path) -> tuple[Round, ...] | None:
     """Return the plan of a decision that is under way; None: there is none."""
     stored = _read(_path(candidate_folder, base))
-    return None if stored is None or "rounds" not in stored else _rounds(stored)
+    return None if stored is None or stored.rounds is None else _rounds(stored)
 
 
 def _path(folder: Path, base: Arm) -> Path:
     """Return the file of this pair: verdict.json, unless another baseline's decision is there."""
     path = folder / VERDICT
     stored = _read(path)
-    if stored is None or stored["baseline"]["run_id"] == base.run_id:
+    if stored is None or stored.baseline.run_id == base.run_id:
         return path
     return folder / f"verdict-{base.run_id}.json"
 
 
-def _read(path: Path | None) -> dict[str, Any] | None:
-    if path is None or not path.is_file():
+def _read(path: Path | None) -> VerdictRecord | None:
+    """Return a stored verdict, checked: its hash, and that the exit code is the verdict's."""
+    if path is None or not path.exists():
         return None
-    try:
-        record = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise StoreError(f"the verdict can't be read: {error}", where=path) from error
-    assert isinstance(record, dict)
+    record = VerdictRecord.read(path)
+    if record.exit_code not in _codes_of(record):
+        raise StoreError(
+            f"verdict {record.verdict!r} with exit code {record.exit_code} is none that is decided",
+            where=path,
+            hint=EDITED_HINT,
+        )
     return record
 
 
-def _write(path: Path, record: Mapping[str, Any]) -> None:
-    draft = path.with_suffix(".json.part")
-    try:
-        with draft.open("w", encoding="utf-8") as stream:
-            json.dump(record, stream, indent=2, ensure_ascii=False)
-            stream.write("\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(path)
-    except OSError as error:
-        raise StoreError(f"the verdict can't be written: {error.strerror}", where=path) from error
+def _codes_of(record: VerdictRecord) -> set[int]:
+    """Return the exit codes that a verdict may have: INCONCLUSIVE may be told to fail."""
+    verdict = GateVerdict(record.verdict)
+    codes = {EXIT_CODES[verdict]}
+    return codes | {1} if verdict is GateVerdict.INCONCLUSIVE else codes
 
 
 def _refuse_other_terms(
-    stored: Mapping[str, Any], base: Arm, candidate: Arm, policy: GatePolicy, path: Path
+    stored: VerdictRecord, base: Arm, candidate: Arm, policy: GatePolicy, path: Path
 ) -> None:
-    if stored["policy_fingerprint"] != policy.fingerprint:
-        asked = policy.model_dump(mode="json")
+    if stored.policy_fingerprint != policy.fingerprint:
+        asked, decided = policy.model_dump(mode="json"), stored.policy.as_json()
         differences = [
-            f"{key}: {stored['policy'].get(key)!r} in the decision, {asked.get(key)!r} asked for"
-            for key in sorted({*stored["policy"], *asked})
-            if stored["policy"].get(key) != asked.get(key)
+            f"{key}: {decided.get(key)!r} in the decision, {asked.get(key)!r} asked for"
+            for key in sorted({*decided, *asked})
+            if decided.get(key) != asked.get(key)
         ]
         raise UsageError(
-            f"this pair was decided under another policy on {stored['decided_at']}:\n    "
+            f"this pair was decided under another policy on {stored.decided_at}:\n    "
             + "\n    ".join(differences),
             where=path,
             hint="a new decision needs a new candidate run: another --seed",
         )
-    if "rounds" not in stored:  # failed by drift, before any look
+    if stored.rounds is None:  # failed by drift, before any look
         return
-    used = _rounds(stored)[: stored["rounds_used"]]
+    used = _rounds(stored)[: stored.rounds_used]
     is_there = complete_rounds(used, base, candidate) == len(used)
-    if not is_there or data_digest(base, candidate, used) != stored["data"]:
+    if not is_there or data_digest(base, candidate, used) != stored.data:
         raise UsageError(
-            f"the outcomes that the decision of {stored['decided_at']} rests on have changed",
+            f"the outcomes that the decision of {stored.decided_at} rests on have changed",
             where=path,
             hint="graded again? a new decision needs a new candidate run: another --seed",
         )
 
 
-def _continuation(stored: Mapping[str, Any], base: Arm, candidate: Arm) -> tuple[Round, ...] | None:
+def _continuation(stored: VerdictRecord, base: Arm, candidate: Arm) -> tuple[Round, ...] | None:
     """Return the plan to go on with; None: the decision stands."""
-    if not stored.get("can_continue"):
+    if not stored.can_continue:
         return None
     rounds = list(_rounds(stored))
-    if stored["design"] == "anytime":
+    if stored.design == "anytime":
         rounds = extend(rounds, base, candidate)
-    is_more = complete_rounds(rounds, base, candidate) > stored["rounds_used"]
+    is_more = complete_rounds(rounds, base, candidate) > stored.rounds_used
     return tuple(rounds) if is_more else None
 
 
@@ -188,8 +184,5 @@ def extend(rounds: Sequence[Round], base: Arm, candidate: Arm) -> list[Round]:
             return longer[:-1]
 
 
-def _rounds(stored: Mapping[str, Any]) -> tuple[Round, ...]:
-    return tuple(
-        Round(repeats={task: (start, end) for task, (start, end) in r.items()})
-        for r in stored["rounds"]
-    )
+def _rounds(stored: VerdictRecord) -> tuple[Round, ...]:
+    return tuple(Round(repeats=dict(r)) for r in stored.rounds or ())

@@ -1,15 +1,14 @@
 """Read an arm from where it is: a run folder, a run's id, or a gate file."""
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
-from g4eval.errors import StoreError
 from g4eval.gate.arm import Arm, ArmTask, TryRecord, build_task, read_gate_file
 from g4eval.gate.signals import Signals, read_signals
-from g4eval.records import Json, Outcome, StopReason, Thought
+from g4eval.records import Outcome, StopReason, Thought
 from g4eval.store.reader import RunReader, find_run
 from g4eval.store.stored import StoredPlan
+from g4eval.store.verdicts import Calibration
 
 CALIBRATION = "calibration.json"
 # What must be equal between two arms, of what the store keeps of a task's plan.
@@ -46,17 +45,10 @@ def arm_of_run(folder: Path) -> Arm:
     )
 
 
-def read_calibration(folder: Path) -> Mapping[str, Json] | None:
+def read_calibration(folder: Path) -> Calibration | None:
     """Return the calibration stored beside a baseline run; None: there is none."""
     path = folder / CALIBRATION
-    if not path.is_file():
-        return None
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise StoreError(f"the calibration can't be read: {error}", where=path) from error
-    assert isinstance(values, dict)
-    return values
+    return Calibration.read(path) if path.exists() else None
 
 
 def _task_of(run: RunReader, task_id: str, plan: StoredPlan, signals: Signals) -> ArmTask:

@@ -35,12 +35,13 @@ def known_tasks(base: Arm, rho: float | None) -> dict[str, PlannedTask]:
 
     rho: given, else as the calibration measured it, else the cautious default.
     """
-    measured = {} if base.calibration is None else base.calibration["tasks"]
+    measured = {} if base.calibration is None else base.calibration.tasks
     tasks = {}
     for task_id, task in base.tasks.items():
         scores = task.scores
         graded = scores[~np.isnan(scores)]
-        found = rho if rho is not None else measured.get(task_id, {}).get("rho")
+        stored = measured.get(task_id)
+        found = stored.rho if rho is None and stored is not None else rho
         tasks[task_id] = PlannedTask(
             n_samples=len(task.sample_ids),
             accuracy=float(graded.mean()) if len(graded) else 0.5,

@@ -29,9 +29,8 @@ from g4eval.records import Json
 from g4eval.stats.accuracy import variances
 from g4eval.stats.paired import Difference, Floats, macro_difference
 from g4eval.stats.sequential import confidence_sequence
+from g4eval.store.verdicts import VerdictRecord
 
-FORMAT = "g4eval-verdict"
-FORMAT_VERSION = 1
 TWO_SIDED_95 = 1.959964
 MEANING_WITHOUT_LOOK = {
     GateVerdict.FAIL: "FAIL means: the candidate's next tokens alone show that it is broken; "
@@ -49,8 +48,8 @@ def verdict_record(
     *,
     now: datetime,
     continues: str | None = None,
-) -> dict[str, Any]:
-    """Return the record of a judgement.
+) -> VerdictRecord:
+    """Return the record of a judgement, with its hash.
 
     Args:
         judgement: what was judged.
@@ -65,8 +64,6 @@ def verdict_record(
     if verdict is GateVerdict.INCONCLUSIVE and policy.on_inconclusive == "fail":
         code = EXIT_CODES[GateVerdict.FAIL]
     record: dict[str, Any] = {
-        "format": FORMAT,
-        "version": FORMAT_VERSION,
         "g4eval_version": g4eval.__version__,
         "verdict": verdict.value,
         "exit_code": code,
@@ -86,7 +83,7 @@ def verdict_record(
     }
     if judgement.looks:
         record.update(_accuracy(judgement, base, candidate, policy))
-    return record
+    return VerdictRecord.sealed(record)
 
 
 def meaning(verdict: GateVerdict, policy: GatePolicy) -> str:
@@ -150,10 +147,10 @@ def _next(judgement: Judgement, base: Arm, candidate: Arm) -> list[str]:
 def _calibration(base: Arm, now: datetime) -> dict[str, Any] | None:
     if base.calibration is None:
         return None
-    made = datetime.fromisoformat(base.calibration["created"])
+    made = datetime.fromisoformat(base.calibration.created)
     return {
-        "id": base.calibration["id"],
-        "created": base.calibration["created"],
+        "id": base.calibration.id,
+        "created": base.calibration.created,
         "age_days": round((now.astimezone(UTC) - made).total_seconds() / 86400, 1),
     }
 

@@ -5,19 +5,20 @@ candidate minus baseline.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from g4eval.records import Interval, Json, Outcome
+from g4eval.records import Interval, Outcome
 from g4eval.report import words
 from g4eval.report.leaderboard import Tokens, short_model, token_summary
 from g4eval.report.reproduction import Z95
 from g4eval.report.views import RunView, SampleView, TaskView
 from g4eval.stats.paired import Difference, paired_difference, tango_interval
+from g4eval.store.verdicts import VerdictRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +89,7 @@ class Comparison:
     base: RunView
     candidate: RunView
     tasks: tuple[TaskComparison, ...]
-    verdict: Mapping[str, Json] | None  # the gate's, where it decided on this very pair
+    verdict: VerdictRecord | None  # the gate's, where it decided on this very pair
 
     @property
     def slug(self) -> str:
@@ -220,8 +221,8 @@ def _flips(pairs: Sequence[tuple[SampleView, SampleView]]) -> tuple[Flip, ...]:
     return tuple(sorted(flips, key=lambda flip: (flip.change, flip.sample_id)))
 
 
-def _gate_verdict(base: RunView, candidate: RunView) -> Mapping[str, Json] | None:
+def _gate_verdict(base: RunView, candidate: RunView) -> VerdictRecord | None:
     for verdict in candidate.gate_verdicts:
-        if verdict["baseline"]["run_id"] == base.run_id:
+        if verdict.baseline.run_id == base.run_id:
             return verdict
     return None

@@ -1,6 +1,5 @@
 """A run folder to what the report shows of it. Texts are read only when they are asked for."""
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
@@ -25,6 +24,7 @@ from g4eval.report.views import (
 from g4eval.stats.summary import TaskSummary, summarise
 from g4eval.store.reader import RunReader, StoredRow, StoredTexts
 from g4eval.store.stored import Manifest
+from g4eval.store.verdicts import VerdictRecord
 
 
 def view_run(folder: Path) -> RunView:
@@ -158,12 +158,9 @@ def _busy_seconds(rows: Iterable[StoredRow]) -> float:
     return busy
 
 
-def _gate_verdicts(folder: Path) -> tuple[Mapping[str, Json], ...]:
+def _gate_verdicts(folder: Path) -> tuple[VerdictRecord, ...]:
     """Return the gate's decisions with this run as the candidate."""
-    return tuple(
-        json.loads(path.read_text(encoding="utf-8"))
-        for path in sorted(folder.glob("verdict*.json"))
-    )
+    return tuple(VerdictRecord.read(path) for path in sorted(folder.glob("verdict*.json")))
 
 
 def _read_texts(folder: Path, task_id: str) -> Iterator[SampleTexts]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from g4eval.records import Estimate, Interval, Json, Outcome
 from g4eval.report.reproduction import Measurement
+from g4eval.store.verdicts import VerdictRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +132,7 @@ class RunView:
     command: str = ""  # makes the run again
     updated_at: float = 0.0  # seconds since the epoch, of the last completion or grade
     is_finished: bool = True
-    gate_verdicts: tuple[Mapping[str, Json], ...] = ()  # this run as the candidate
+    gate_verdicts: tuple[VerdictRecord, ...] = ()  # this run as the candidate
     read_texts: Callable[[str], Iterator[SampleTexts]]  # of a task, samples in the view's order
 
     def task(self, task_id: str) -> TaskView | None:

@@ -7,6 +7,7 @@ import pytest
 from g4eval.report.site import ReportOptions, build_report
 from tests.golden.golden import check_golden
 from tests.unit.report.synthetic import run_view
+from tests.unit.report.verdicts import verdict_record
 
 SHARES = {"aime26": 0.7, "livecodebench_v6": 0.6}
 FILES = (
@@ -24,13 +25,13 @@ FILES = (
 def report(tmp_path_factory):
     """A baseline and a candidate, three samples a task; the gate has decided on the pair."""
     out = tmp_path_factory.mktemp("golden-report")
-    verdict = {
-        "verdict": "INCONCLUSIVE",
-        "baseline": {"run_id": "base"},
-        "reasons": ["six pairs are not enough"],
-        "meaning": "It is no sign of safety.",
-        "decided_at": "2026-11-24T12:00:00+00:00",
-    }
+    verdict = verdict_record(
+        "INCONCLUSIVE",
+        "base",
+        reasons=["six pairs are not enough"],
+        meaning="It is no sign of safety.",
+        decided_at="2026-11-24T12:00:00+00:00",
+    )
     base = run_view("base", shares=SHARES, limit=3)
     candidate = run_view("cand", shares=SHARES, limit=3, cut_share=0.3, quantization="fp8")
     build_report([base, replace(candidate, gate_verdicts=(verdict,))], out, ReportOptions())

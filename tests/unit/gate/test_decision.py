@@ -5,15 +5,26 @@ from pathlib import Path
 
 import pytest
 
-from g4eval.errors import UsageError
+from g4eval.errors import StoreError, UsageError
 from g4eval.gate.arm import Arm
 from g4eval.gate.decision import decide_once
 from g4eval.gate.policy import GatePolicy
+from g4eval.store.verdicts import Calibration
 from tests.unit.gate.arms import arm, drawn, pair
 
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 LATER = NOW + timedelta(days=1)
 POLICY = GatePolicy(margin_pt=8)
+CALIBRATION = Calibration.sealed(
+    {
+        "created": NOW.isoformat(),
+        "baseline": "base",
+        "again": "again",
+        "engine_fingerprint": "f",
+        "checks": [{"name": "n", "is_met": True, "found": "f"}],
+        "is_armed": True,
+    }
+)
 ANYTIME = GatePolicy(design="anytime", margin_pt=8)
 
 
@@ -30,12 +41,12 @@ def test_a_verdict_is_stored_and_given_again(tmp_path: Path):
     base, candidate = pair(0.8, 0.8)
     candidate = in_folder(candidate, tmp_path)
     first = decide_once(base, candidate, POLICY, now=NOW)
-    assert first.record["verdict"] == "PASS"
+    assert first.record.verdict == "PASS"
     assert not first.was_stored
     again = decide_once(base, candidate, POLICY, now=LATER)
     assert again.was_stored
-    assert again.record == json.loads((tmp_path / "verdict.json").read_text())
-    assert again.record["decided_at"] == "2026-01-02T03:04:00+00:00"
+    assert again.record.as_json() == json.loads((tmp_path / "verdict.json").read_text())
+    assert again.record.decided_at == "2026-01-02T03:04:00+00:00"
 
 
 def test_another_policy_on_a_decided_pair_is_refused_with_both_values(tmp_path: Path):
@@ -61,7 +72,7 @@ def test_outcomes_that_changed_after_the_decision_are_refused(tmp_path: Path):
 def test_more_repeats_do_not_reopen_a_verdict(tmp_path: Path):
     base, candidate = pair(0.8, 0.8)
     first = decide_once(cut(base, 2), in_folder(cut(candidate, 2), tmp_path), ANYTIME, now=NOW)
-    assert first.record["verdict"] == "PASS"
+    assert first.record.verdict == "PASS"
     again = decide_once(base, in_folder(candidate, tmp_path), ANYTIME, now=LATER)
     assert again.was_stored
 
@@ -74,33 +85,33 @@ def open_pair() -> tuple[Arm, Arm]:
 def test_more_repeats_continue_an_open_anytime_decision(tmp_path: Path):
     base, candidate = open_pair()
     first = decide_once(cut(base, 1), in_folder(cut(candidate, 1), tmp_path), ANYTIME, now=NOW)
-    assert first.record["verdict"] == "INCONCLUSIVE"
+    assert first.record.verdict == "INCONCLUSIVE"
     same = decide_once(cut(base, 1), in_folder(cut(candidate, 1), tmp_path), ANYTIME, now=LATER)
     assert same.was_stored
     more = decide_once(base, in_folder(candidate, tmp_path), ANYTIME, now=LATER)
-    assert more.record["verdict"] == "PASS"
-    assert more.record["first_look_at"] == first.record["decided_at"]
+    assert more.record.verdict == "PASS"
+    assert more.record.first_look_at == first.record.decided_at
     # Its looks are those that a decision with all data from the start would have had.
     at_once = decide_once(base, candidate, ANYTIME, now=NOW)
-    assert more.record["looks"] == at_once.record["looks"]
+    assert more.record.looks == at_once.record.looks
 
 
 def test_more_repeats_complete_the_rounds_of_a_written_plan(tmp_path: Path):
     base, candidate = open_pair()
     policy = GatePolicy(margin_pt=5, repeats={"demo": 8})
     first = decide_once(base, in_folder(cut(candidate, 2), tmp_path), policy, now=NOW)
-    assert first.record["can_continue"]
-    assert len(first.record["looks"]) == 1
+    assert first.record.can_continue
+    assert len(first.record.looks) == 1
     more = decide_once(base, in_folder(candidate, tmp_path), policy, now=LATER)
     assert not more.was_stored
-    assert more.record["looks"][0] == first.record["looks"][0]
+    assert more.record.looks[0] == first.record.looks[0]
 
 
 def test_more_repeats_do_not_bring_back_alpha_that_is_spent(tmp_path: Path):
     base, candidate = open_pair()
     policy = GatePolicy(margin_pt=3, alpha_fail=0.001)
     first = decide_once(cut(base, 2), in_folder(cut(candidate, 2), tmp_path), policy, now=NOW)
-    assert first.record["verdict"] == "INCONCLUSIVE"
+    assert first.record.verdict == "INCONCLUSIVE"
     again = decide_once(base, in_folder(candidate, tmp_path), policy, now=LATER)
     assert again.was_stored
 
@@ -119,7 +130,7 @@ def test_another_baseline_gets_a_file_of_its_own(tmp_path: Path):
 def test_an_invalid_comparison_decides_nothing(tmp_path: Path):
     base, candidate = pair(0.8, 0.8, chat_template_hash="dd")
     found = decide_once(base, in_folder(candidate, tmp_path), POLICY, now=NOW)
-    assert found.record["exit_code"] == 4
+    assert found.record.exit_code == 4
     assert not list(tmp_path.iterdir())
 
 
@@ -128,7 +139,7 @@ def test_a_look_before_the_last_round_of_a_driven_run_is_not_stored(tmp_path: Pa
     policy = GatePolicy(margin_pt=3, repeats={"demo": 8})
     half = in_folder(cut(candidate, 2), tmp_path)
     found = decide_once(base, half, policy, now=NOW, is_final=False)
-    assert found.record["verdict"] == "INCONCLUSIVE"
+    assert found.record.verdict == "INCONCLUSIVE"
     assert not list(tmp_path.iterdir())
 
 
@@ -139,12 +150,11 @@ def test_a_candidate_from_a_gate_file_is_judged_and_stored_nowhere():
 
 def test_inconclusive_exits_as_the_policy_says():
     base, candidate = open_pair()
-    codes = [
-        decide_once(base, candidate, GatePolicy(margin_pt=1, on_inconclusive=rule), now=NOW).record[
-            "exit_code"
-        ]
+    policies = [
+        GatePolicy.model_validate({"margin_pt": 1, "on_inconclusive": rule})
         for rule in ("exit", "fail")
     ]
+    codes = [decide_once(base, candidate, p, now=NOW).record.exit_code for p in policies]
     assert codes == [3, 1]
 
 
@@ -152,14 +162,14 @@ def test_inconclusive_exits_as_the_policy_says():
 def test_a_record_is_plain_json(design: str):
     policy = GatePolicy.model_validate({"design": design})
     found = decide_once(*pair(0.8, 0.6), policy, now=NOW)
-    assert json.loads(json.dumps(found.record, allow_nan=False)) == found.record
+    assert json.loads(json.dumps(found.record.as_json(), allow_nan=False)) == found.record.as_json()
 
 
 def test_a_record_tells_the_difference_under_both_estimands():
     base = arm({"demo": ["CCCC", "CICI", "IIII", "CCIC"]})
     candidate = arm({"demo": ["CCCC", "IIII", "IIII", "CCIC"]}, seed=1)
     policy = GatePolicy(design="fixed")
-    record = decide_once(base, candidate, policy, now=NOW).record
+    record = decide_once(base, candidate, policy, now=NOW).record.as_json()
     task = record["tasks"]["demo"]
     assert (task["baseline_pct"], task["candidate_pct"]) == (56.25, 43.75)
     assert record["primary"]["delta_pt"] == -12.5
@@ -171,7 +181,72 @@ def test_a_record_tells_the_difference_under_both_estimands():
 
 def test_the_calibration_and_its_age_are_told():
     base, candidate = pair(0.8, 0.8)
-    base = replace(base, calibration={"id": "ab" * 32, "created": NOW.isoformat()})
+    base = replace(base, calibration=CALIBRATION)
     record = decide_once(base, candidate, POLICY, now=LATER).record
-    assert record["calibration"]["age_days"] == 1.0
-    assert decide_once(*pair(0.8, 0.8), POLICY, now=NOW).record["calibration"] is None
+    assert record.calibration is not None
+    assert record.calibration.age_days == 1.0
+    assert decide_once(*pair(0.8, 0.8), POLICY, now=NOW).record.calibration is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"exit_code": 0},
+        {"verdict": "PASS", "exit_code": 0},
+        {"reasons": []},
+        {"policy": {**GatePolicy(margin_pt=1).model_dump(mode="json"), "margin_pt": 50.0}},
+        {"data": "0" * 64},
+        {"rounds": None},
+        {"sha256": None},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_an_edited_verdict_is_not_believed(tmp_path: Path, changes: dict[str, object]):
+    base, candidate = open_pair()
+    candidate = in_folder(candidate, tmp_path)
+    policy = GatePolicy(margin_pt=1)
+    assert decide_once(base, candidate, policy, now=NOW).record.exit_code == 3
+    path = tmp_path / "verdict.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(StoreError, match="its hash is another"):
+        decide_once(base, candidate, policy, now=LATER)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"verdict": "MAYBE"},
+        {"decided_at": "soon"},
+        {"tasks": []},
+        {"rounds": [{"demo": "0"}]},
+        {"looks": [{}]},
+        {"baseline": "base"},
+        {"version": "two"},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_verdict_with_a_field_of_another_kind_names_it(
+    tmp_path: Path, changes: dict[str, object]
+):
+    base, candidate = open_pair()
+    candidate = in_folder(candidate, tmp_path)
+    decide_once(base, candidate, POLICY, now=NOW)
+    path = tmp_path / "verdict.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(StoreError, match=next(iter(changes))):
+        decide_once(base, candidate, POLICY, now=LATER)
+
+
+def test_a_verdict_of_a_version_without_hash_must_have_the_exit_code_of_its_verdict(
+    tmp_path: Path,
+):
+    base, candidate = open_pair()
+    candidate, policy = in_folder(candidate, tmp_path), GatePolicy(margin_pt=1)
+    decide_once(base, candidate, policy, now=NOW)
+    path = tmp_path / "verdict.json"
+    old = {k: v for k, v in json.loads(path.read_text()).items() if k != "sha256"} | {"version": 1}
+    path.write_text(json.dumps(old))
+    assert decide_once(base, candidate, policy, now=LATER).was_stored
+    path.write_text(json.dumps({**old, "exit_code": 0}))
+    with pytest.raises(StoreError, match="exit code 0 is none"):
+        decide_once(base, candidate, policy, now=LATER)

@@ -51,7 +51,7 @@ def test_an_undefined_statistic_is_beyond_any_number():
     base = arm({"demo": ["C" * 8] * 30})  # two repeats a look, and no variance at all
     candidate = arm({"demo": ["I" * 8] * 30}, seed=1)
     found = decide_once(base, candidate, GatePolicy(), now=NOW).record
-    assert found["verdict"] == "FAIL"
+    assert found.verdict == "FAIL"
     assert "for FAIL beyond any" in render_text(found, was_stored=False)
 
 
@@ -103,7 +103,7 @@ def test_a_guardrail_that_proves_little_is_said():
     base = arm({"demo": drawn(0.8, n=30)})
     candidate = arm({"demo": drawn(0.7, n=30, seed=8)}, seed=1)
     found = decide_once(base, candidate, GatePolicy(margin_pt=8), now=NOW).record
-    loss = found["tasks"]["demo"]["cannot_exclude_loss_pt"]
+    loss = found.tasks["demo"].cannot_exclude_loss_pt
     text = render_text(found, was_stored=False)
     assert f"demo: a loss of {loss:.1f} points is not excluded" in text
 

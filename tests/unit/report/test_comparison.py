@@ -6,6 +6,7 @@ from g4eval.records import Outcome
 from g4eval.report.comparison import compare_runs, comparison_data
 from g4eval.report.views import RepeatView, SampleView
 from tests.unit.report.synthetic import run_view
+from tests.unit.report.verdicts import verdict_record
 
 OUTCOMES = {
     "+": Outcome.CORRECT,
@@ -103,8 +104,7 @@ def test_a_loss_and_a_gain_beyond_the_error_are_called_so():
 def test_only_the_gates_verdict_on_this_very_pair_is_shown():
     base, candidate = run("base", a="+"), run("cand", a="+")
     verdicts = [
-        {"verdict": name, "baseline": {"run_id": run_id}, "reasons": []}
-        for name, run_id in (("FAIL", "another"), ("PASS", "base"))
+        verdict_record(name, run_id) for name, run_id in (("FAIL", "another"), ("PASS", "base"))
     ]
     judged = replace(candidate, gate_verdicts=tuple(verdicts))
     assert compare_runs(base, judged).verdict == verdicts[1]

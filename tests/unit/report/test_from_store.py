@@ -25,6 +25,7 @@ from g4eval.store.manifest import write_manifest
 from g4eval.store.reader import RunReader
 from g4eval.store.run_store import RunStore
 from g4eval.store.schema import unpack_messages, unpack_text
+from tests.unit.report.verdicts import verdict_record
 
 FACTS = EngineFacts(
     engine="vllm",
@@ -276,9 +277,9 @@ def test_a_model_that_nobody_published_is_not_compared(tmp_path):
 
 def test_the_gates_decisions_in_the_folder_are_read(tmp_path):
     folder = make_run(tmp_path / "r1")
-    for name in ("verdict.json", "verdict-other.json"):
-        (folder / name).write_text(json.dumps({"verdict": name}))
-    assert [v["verdict"] for v in view_run(folder).gate_verdicts] == [
-        "verdict-other.json",
-        "verdict.json",
+    for name, verdict in (("verdict.json", "PASS"), ("verdict-other.json", "FAIL")):
+        (folder / name).write_text(json.dumps(verdict_record(verdict, "base").as_json()))
+    assert [v.verdict for v in view_run(folder).gate_verdicts] == [
+        "FAIL",
+        "PASS",
     ]
