@@ -1,7 +1,8 @@
 """Keep what a model thought apart from what it answered; map stop reasons.
 
 Engines call `build_completion` with the raw text, or with the fields a server has split itself.
-Understood: Gemma 4's channel markers, `<think>` tags, a server's own reasoning field.
+Understood: Gemma 4's channel markers, `<think>` tags and their likes, the channels of gpt-oss, a
+server's own reasoning field. docs/tasks/reading.md decides each form.
 """
 
 import re
@@ -11,11 +12,29 @@ from dataclasses import dataclass
 from g4eval.records import Completion, Request, StopReason, Thought
 
 # Gemma 4: <|channel>thought\nREASONING<channel|>ANSWER<turn|> (its chat template); the tags are
-# what DeepSeek-R1 and Qwen3 made common.
-_CLOSERS = {"<|channel>": "<channel|>", "<think>": "</think>"}
-_MARKER = re.compile(r"<\|channel>|<channel\|>|<think>|</think>")
+# what DeepSeek-R1, Qwen3, Magistral, Seed-OSS and Kimi made common; the last is gpt-oss' harmony.
+_CLOSERS = {
+    "<|channel>": ("<channel|>",),
+    "<think>": ("</think>",),
+    "[THINK]": ("[/THINK]",),
+    "<seed:think>": ("</seed:think>",),
+    "\u25c1think\u25b7": ("\u25c1/think\u25b7",),
+    "<|channel|>": ("<|end|>", "<|call|>", "<|start|>assistant", "<|return|>"),
+}
+_HARMONY = "<|channel|>"
+_CLOSING = frozenset(closer for closers in _CLOSERS.values() for closer in closers)
+# These close a thought that the prompt opened; gpt-oss' ends mean other things to other models.
+_CLOSING_ALONE = _CLOSING - frozenset(_CLOSERS[_HARMONY])
+# A model's turn ends at the first of these that stands outside a thought.
+_END_TOKENS = (
+    "<turn|>", "<end_of_turn>", "<eos>", "<|tool_response>", "<|im_end|>", "<|eot_id|>",
+    "<|endoftext|>", "<|return|>",
+)  # fmt: skip
+_MARKER = re.compile("|".join(map(re.escape, sorted({*_CLOSERS, *_CLOSING, *_END_TOKENS}))))
 _LABEL = re.compile(r"\s*thought\n")
-_END_TOKENS = ("<turn|>", "<end_of_turn>", "<eos>", "<|tool_response>")
+# What opens a channel may name it; only these channels hold an answer.
+_CHANNEL = re.compile(r"\s*([a-z_]{1,20})\n|([a-z_]{1,20})[^<\n]{0,80}<\|message\|>")
+_ANSWERING = frozenset({"final", "answer", "response"})
 
 _STOP_REASONS = {
     "stop": StopReason.STOP,
@@ -39,43 +58,96 @@ class SplitText:
     thought: Thought
 
 
-def split_reasoning(raw_text: str, *, starts_inside: bool = False) -> SplitText:
+def split_reasoning(
+    raw_text: str, *, starts_inside: bool = False, is_cut: bool = False
+) -> SplitText:
     """Take the reasoning out of a raw text.
 
     Args:
         raw_text: as generated, special tokens kept.
         starts_inside: the prompt itself ended inside an open thought.
+        is_cut: generation ended before the model did.
 
     Returns:
         The visible text, the reasoning (None where no marker stands), and whether the last thought
         was closed. A closing marker without an opener closes a thought that the prompt opened.
+        Nothing after the end of the model's turn is visible: it answers a turn that nobody took.
     """
-    markers = list(_MARKER.finditer(raw_text)) if "<" in raw_text else []
-    if not markers and not starts_inside:
-        text = _LABEL.sub("", raw_text, count=1) if _LABEL.match(raw_text) else raw_text
-        return SplitText(text=_without_end_tokens(text), reasoning=None, thought=Thought.NONE)
+    markers = list(_MARKER.finditer(raw_text)) if "<" in raw_text or "[" in raw_text else []
+    if not starts_inside and not any(m[0] in _CLOSERS or m[0] in _CLOSING_ALONE for m in markers):
+        text = raw_text[: markers[0].start()].rstrip() if markers else raw_text
+        if _LABEL.match(text):
+            text = _LABEL.sub("", text, count=1)
+        return SplitText(text=text, reasoning=None, thought=Thought.NONE)
+    return _Splitter(raw_text, markers, starts_inside=starts_inside).split(is_cut=is_cut)
 
-    closer = _first_closer(markers, starts_inside=starts_inside)
-    visible: list[str] = []
-    hidden: list[str] = []
-    start = 0
-    for marker in markers:
-        piece = raw_text[start : marker.start()]
-        if closer is None:
-            visible.append(piece)
-            closer = _CLOSERS.get(marker[0])  # a stray closer is swallowed
-        elif marker[0] == closer:
-            hidden.append(piece)
-            closer = None
-        else:
-            hidden.append(piece)  # another marker inside a thought is part of it
-        start = marker.end()
-    (visible if closer is None else hidden).append(raw_text[start:])
-    return SplitText(
-        text=_without_end_tokens("".join(visible)),
-        reasoning="".join(_LABEL.sub("", h, count=1) if _LABEL.match(h) else h for h in hidden),
-        thought=Thought.CLOSED if closer is None else Thought.OPEN,
-    )
+
+class _Splitter:
+    """One pass over the markers of a text."""
+
+    def __init__(self, raw_text: str, markers: list[re.Match[str]], *, starts_inside: bool) -> None:
+        self._raw = raw_text
+        self._markers = markers
+        self._last = {marker[0]: marker.start() for marker in markers}
+        self._visible: list[str] = []
+        self._hidden: list[str] = []
+        self._closers = _first_closers(markers, starts_inside=starts_inside)
+        self._is_unnamed = False  # the thought is a channel that doesn't say it is one
+        self._has_ended = False
+
+    def split(self, *, is_cut: bool) -> SplitText:
+        start = 0
+        for marker in self._markers:
+            if marker.start() < start:
+                continue  # part of what opened a channel
+            piece = self._raw[start : marker.start()]
+            start = marker.end()
+            if not self._closers:
+                self._visible.append(piece)
+                start = self._open(marker)
+                if self._has_ended:
+                    break
+            else:
+                self._hidden.append(piece)
+                if self._closes(marker, is_cut=is_cut):
+                    self._closers = ()
+                elif self._is_unnamed and marker[0] in _END_TOKENS and not is_cut:
+                    self._visible.append(self._hidden.pop())
+                    self._closers, self._has_ended = (), True
+                    break
+        if not self._has_ended:
+            (self._hidden if self._closers else self._visible).append(self._raw[start:])
+        text = "".join(self._visible)
+        return SplitText(
+            text=text.rstrip() if self._has_ended else text,
+            reasoning="".join(
+                _LABEL.sub("", h, count=1) if _LABEL.match(h) else h for h in self._hidden
+            ),
+            thought=Thought.OPEN if self._closers else Thought.CLOSED,
+        )
+
+    def _open(self, marker: re.Match[str]) -> int:
+        """Take one marker outside a thought; return where the text goes on."""
+        if marker[0] in _END_TOKENS:
+            self._has_ended = True
+        if (closers := _CLOSERS.get(marker[0])) is None:
+            return marker.end()  # a stray closer is swallowed
+        named = _CHANNEL.match(self._raw, marker.end()) if "channel" in marker[0] else None
+        if named is not None and (named[1] or named[2]) in _ANSWERING:
+            return named.end()
+        self._closers = closers
+        is_gemmas = marker[0] == "<|channel>"
+        self._is_unnamed = is_gemmas and named is None and not self._comes_later(closers, marker)
+        return marker.end() if named is None or is_gemmas else named.end()
+
+    def _closes(self, marker: re.Match[str], *, is_cut: bool) -> bool:
+        """Whether a marker ends the thought: its own closer, or another's where its never comes."""
+        if marker[0] in self._closers:
+            return True
+        return not is_cut and marker[0] in _CLOSING and not self._comes_later(self._closers, marker)
+
+    def _comes_later(self, closers: tuple[str, ...], marker: re.Match[str]) -> bool:
+        return any(self._last.get(closer, -1) >= marker.start() for closer in closers)
 
 
 def build_completion(
@@ -112,14 +184,14 @@ def build_completion(
         started_at: seconds since the epoch.
         finished_at: seconds since the epoch.
     """
-    split = split_reasoning(raw_text, starts_inside=starts_inside)
+    cut = stop_reason is StopReason.LENGTH
+    split = split_reasoning(raw_text, starts_inside=starts_inside, is_cut=cut)
     if reasoning:
         split = SplitText(
             text=split.text,
             reasoning=reasoning + (split.reasoning or ""),
             thought=Thought.CLOSED if split.thought is Thought.NONE else split.thought,
         )
-    cut = stop_reason is StopReason.LENGTH
     if cut and thinking and split.thought is Thought.NONE:
         split = SplitText(text=split.text, reasoning=None, thought=Thought.OPEN)
     elif cut and reasoning and not split.text.strip():
@@ -154,19 +226,9 @@ def parse_stop_reason(word: str | None) -> StopReason:
     return reason
 
 
-def _first_closer(markers: list[re.Match[str]], *, starts_inside: bool) -> str | None:
-    """Return the marker that ends the thought the text starts in; None: it starts in none."""
-    first_closing = next((m[0] for m in markers if m[0] not in _CLOSERS), None)
+def _first_closers(markers: list[re.Match[str]], *, starts_inside: bool) -> tuple[str, ...]:
+    """Return the marker that ends the thought the text starts in; none: it starts in none."""
     if starts_inside:
-        return first_closing or "<channel|>"
-    first = markers[0][0]
-    return first if first not in _CLOSERS else None
-
-
-def _without_end_tokens(text: str) -> str:
-    """Cut end tokens off, and the blanks before them; a text without one keeps its blanks."""
-    rest = text.rstrip()
-    while rest.endswith(_END_TOKENS):
-        token = next(token for token in _END_TOKENS if rest.endswith(token))
-        rest = text = rest.removesuffix(token).rstrip()
-    return text
+        return (next((m[0] for m in markers if m[0] in _CLOSING_ALONE), "<channel|>"),)
+    first = next((m[0] for m in markers if m[0] in _CLOSERS or m[0] in _CLOSING_ALONE), "")
+    return (first,) if first in _CLOSING_ALONE else ()

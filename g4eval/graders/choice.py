@@ -5,7 +5,7 @@ box or "answer is X". The second reading is openai/simple-evals', which takes th
 plainer pattern: a model that repeats the instruction before it answers is read wrongly by it.
 """
 
-from g4eval.graders.extract import first_choice_letter, last_choice_letter
+from g4eval.graders.letters import first_choice_letter, last_choice_letter
 from g4eval.records import Completion, Grade, Outcome, Sample
 from g4eval.task.choices import LETTERS, right_letter
 
@@ -18,7 +18,7 @@ class ChoiceGrader:
     """
 
     name = "choice"
-    version = 1
+    version = 2
 
     def grade(self, sample: Sample, completion: Completion) -> Grade:
         """Return the grade; `lenient_*` holds simple-evals' reading."""

@@ -4,8 +4,22 @@ All are pure: text in, string or None out, in time linear in the text's length.
 """
 
 import re
+from collections.abc import Iterator
 
 _BOX_OR_BRACE = re.compile(r"(?:boxed|fbox)\s*\{|[{}]")
+_FRAMEBOX = r"framebox(?:\[[^\[\]]{0,40}\]){0,2}"
+_WIDE_BOX_OR_BRACE = re.compile(rf"(?:boxed|fbox|{_FRAMEBOX})\s*\{{|[{{}}]")
+_BARE_BOX = re.compile(
+    r"\\(?:boxed|fbox|framebox)[ \t]*"
+    r"(?:[(\[$]([^()\[\]{}$\n]{1,80})[)\]$]|(-?[0-9][0-9,.]*))"
+)
+MAX_MENTION = 60  # characters
+_MENTION = re.compile(
+    r"\s*(?:\\(?:text|texttt|textit|textbf|mathrm)\s*\{)?[\s<\[(*_$`\"']*"
+    r"(?:(?i:(?:(?:your|my|the|final|numerical|integer|correct|an?)\s+)*"
+    r"(?:answer|result|integer|number|value|solution)(?:\s+here)?)|[.\u2026?_\s]*|\\[lc]?dots)"
+    r"[\s>\])*_$`\"'}]*"
+)
 # A number that one letter follows at once, as in 2x, is a coefficient and no answer.
 _NUMBER = re.compile(
     r"(?:(?<![\w.])-)?[0-9]+(?:,[0-9]{3}(?![0-9]))*(?:\.[0-9]+)?(?![0-9]|\.[0-9]|[a-zA-Z](?![a-zA-Z]))"
@@ -14,46 +28,6 @@ _STATING_WORDS = ("answer", "result", "total", "value")
 _STATED = re.compile(r"[a-z]+\b[^\n0-9]{0,40}?(-?[0-9][0-9,]*(?:\.[0-9]+)?)")
 MAX_STATEMENTS = 50  # so many stating words are looked at, from the end
 STATED_WITHIN = 4000  # characters of the end
-
-# openai/simple-evals, common.py: ANSWER_PATTERN_MULTICHOICE; its first match counts.
-_SIMPLE_EVALS = re.compile(r"answer[ \t]*:[ \t]*\$?([A-D])\$?", re.IGNORECASE)
-# What may stand between "Answer:" and its letter: emphasis, math signs, a box, a word.
-_MARKUP = (
-    r"(?:[ \t*_`$\"'({\[]|\\(?:boxed|fbox|text|textbf|mathrm|mathbf)\b|\\[(\[]"
-    r"|(?i:\b(?:option|choice)\b))"
-)
-_LETTER = (
-    r"(?<![A-Za-z])([A-D](?![A-Za-z0-9]|['\u2019][a-z]|\s+(?:and|or|to)\s+[A-D]\b|/[A-D]\b)"
-    r"|[a-d](?=[)\].*_`$} \t]{0,16}(?:\n|\Z)))"  # a lower-case one only at the line's end
-)
-_ANSWER_COLON = re.compile(rf"(?i:answer)\b[*_` \t]{{0,8}}:{_MARKUP}{{0,16}}{_LETTER}")
-_ANSWER_IS = re.compile(
-    rf"(?i:\b(?:answer|choice|option)\b(?:\s+is\b)?)(?:(?<=is):?|[*_`]{{0,4}}:)"
-    rf"\s{{0,4}}{_MARKUP}{{0,16}}{_LETTER}"
-)
-_BOXED_LETTER = re.compile(rf"{_MARKUP}{{0,16}}([A-Da-d])[^A-Za-z0-9]*")
-
-
-def last_choice_letter(text: str) -> str | None:
-    """Return the letter A to D of the last "Answer: X", marked up or not.
-
-    Without one, the last box that holds a letter alone, else the last "answer is X", its letter on
-    a line of its own or not. A word that only begins with a letter ("Answer: About") and a list
-    ("Answer: A/B/C/D", "Answer: A or B") are no choice.
-    """
-    if (stated := _last_match(_ANSWER_COLON, text)) is not None:
-        return stated.upper()
-    boxed = last_boxed(text)
-    if boxed is not None and (letter := _BOXED_LETTER.fullmatch(boxed)):
-        return letter[1].upper()
-    said = _last_match(_ANSWER_IS, text)
-    return said.upper() if said else None
-
-
-def first_choice_letter(text: str) -> str | None:
-    """Return the letter that openai/simple-evals reads: the first match of its pattern."""
-    match = _SIMPLE_EVALS.search(text)
-    return match[1].upper() if match else None
 
 
 def last_fenced_block(text: str) -> str | None:
@@ -76,21 +50,46 @@ def last_boxed(text: str) -> str | None:
 
     A box inside the box is unwrapped: `\boxed{\boxed{70}}` holds `70`.
     """
+    found = _boxes(text, _BOX_OR_BRACE)
+    return _without_boxes(text[slice(*found[-1])]) if found else None
+
+
+def last_answer_box(text: str) -> str | None:
+    r"""Return what the last box holds that isn't a mention of the form; None without a box.
+
+    `\framebox{7}`, `\boxed(7)`, `\boxed 7` are boxes too. `\boxed{}`, `\boxed{answer}` and
+    `\boxed{...}` repeat what was asked for: one of them is returned where there are no others.
+    """
+    for content in answer_boxes(text):
+        if not (len(content) <= MAX_MENTION and _MENTION.fullmatch(content)):
+            return content
+    bare = _last_match(_BARE_BOX, text) if "box" in text else None
+    return bare.strip() if bare is not None else next(answer_boxes(text), None)
+
+
+def answer_boxes(text: str) -> Iterator[str]:
+    r"""Yield what each `\boxed{}`, `\fbox{}` or `\framebox{}` holds, the last one first."""
+    for start, end in reversed(_boxes(text, _WIDE_BOX_OR_BRACE)):
+        yield _without_boxes(text[start:end])
+
+
+def _boxes(text: str, pattern: re.Pattern[str]) -> list[tuple[int, int]]:
+    """Return where each closed box's content begins and ends; of nested ones the outermost."""
     first = text.find("box")  # nothing before it matters
     if first < 0:
-        return None
+        return []
     opened: list[int] = []  # content start of a box, -1 of a plain brace
-    found: tuple[int, int] | None = None
-    for match in _BOX_OR_BRACE.finditer(text, max(0, first - 1)):
+    found: list[tuple[int, int]] = []
+    for match in pattern.finditer(text, max(0, first - 5)):
         if match[0] == "{":
             opened.append(-1)
         elif match[0] != "}":
             opened.append(match.end())
         elif opened and (start := opened.pop()) >= 0:
-            found = (start, match.start())  # the one that closes last holds all before it
-    if found is None:
-        return None
-    return _without_boxes(text[found[0] : found[1]])
+            while found and found[-1][0] > start:
+                found.pop()  # the one that closes last holds all before it
+            found.append((start, match.start()))
+    return found
 
 
 def last_number(text: str) -> str | None:
@@ -117,7 +116,7 @@ def last_stated_number(text: str) -> str | None:
 def _last_match(pattern: re.Pattern[str], text: str) -> str | None:
     last = None
     for match in pattern.finditer(text):
-        last = match[1]
+        last = match[match.lastindex or 0]
     return last
 
 

@@ -2,15 +2,18 @@ r"""Grade answers that are integers: AIME and the like.
 
 The scoring reading is MathArena's rule in words: the last box of the visible answer; with no box,
 the last number in it; a right value counts in any plain form (`073`, `73.0`, `146/2`, `m+n=73`,
-`\text{73}`). Ours reads a few honest forms that MathArena's parser drops, such as text in the box.
+`\text{73}`). Ours reads a few honest forms that MathArena's parser drops, such as text or colour in
+the box; a box that can't be read is no answer, whatever numbers stand around it.
 The second, lenient reading looks for a stated answer ("the answer is 73") wherever it stands; it
-never scores, and tells how often a right answer was there and not extracted.
+never scores, and tells how often a right answer was there and not extracted. docs/tasks/reading.md
+decides each form.
 """
 
+from dataclasses import dataclass
 from fractions import Fraction
 
 from g4eval.graders.arithmetic import parse_value
-from g4eval.graders.extract import last_boxed, last_number, last_stated_number
+from g4eval.graders.extract import last_answer_box, last_number, last_stated_number
 from g4eval.records import Completion, Grade, Outcome, Sample
 
 
@@ -19,24 +22,27 @@ class IntegerGrader:
 
     name = "integer"
     needs_only_targets = True  # so a run can be graded again without its data
-    version = 1
+    version = 2
 
     def grade(self, sample: Sample, completion: Completion) -> Grade:
         """Return the grade; `details["reading"]` says `box` or `last_number`."""
         text = completion.text
-        boxed = last_boxed(text)
-        extraction = boxed if boxed is not None else last_number(text)
-        lenient = last_stated_number(text) or extraction
-        outcome = _outcome(extraction, sample.target)
+        boxed = last_answer_box(text)
+        scoring = _read(boxed if boxed is not None else last_number(text), sample.target)
+        stated = last_stated_number(text)
+        second = _read(stated, sample.target) if stated else scoring
+        reading = "last_number" if boxed is None else "box"
+        if boxed and scoring.extraction is None:
+            reading = "unreadable box"
         return Grade(
             key=completion.key,
             grader=self.name,
             grader_version=self.version,
-            outcome=outcome,
-            extraction=extraction or None,
-            lenient_extraction=lenient or None,
-            lenient_outcome=outcome if lenient == extraction else _outcome(lenient, sample.target),
-            details={"reading": "last_number" if boxed is None else "box"} if extraction else {},
+            outcome=scoring.outcome,
+            extraction=scoring.extraction,
+            lenient_extraction=second.extraction,
+            lenient_outcome=second.outcome,
+            details={"reading": reading} if boxed or scoring.extraction else {},
         )
 
     def example(self, sample: Sample, repeat: int, *, right: bool) -> str:  # noqa: ARG002  Grader
@@ -44,7 +50,16 @@ class IntegerGrader:
         return f"The answer is \\boxed{{{int(sample.target) + (0 if right else 1)}}}."
 
 
-def _outcome(extraction: str | None, target: int) -> Outcome:
-    if extraction is None or not extraction.strip():
-        return Outcome.NO_ANSWER
-    return Outcome.CORRECT if parse_value(extraction) == Fraction(target) else Outcome.INCORRECT
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    extraction: str | None  # as written
+    outcome: Outcome
+
+
+def _read(written: str | None, target: int) -> _Reading:
+    """Read a number; what can't be read is no answer, never a wrong one."""
+    value = parse_value(written) if written else None
+    if value is None:
+        return _Reading(None, Outcome.NO_ANSWER)
+    right = value == Fraction(target)
+    return _Reading(written, Outcome.CORRECT if right else Outcome.INCORRECT)

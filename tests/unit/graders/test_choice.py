@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from g4eval.graders.choice import ChoiceGrader
-from g4eval.graders.extract import first_choice_letter, last_choice_letter
+from g4eval.graders.letters import first_choice_letter, last_choice_letter
 from g4eval.records import Completion, Outcome, Sample, StopReason
 from g4eval.task.choices import choice_order
 
