@@ -78,6 +78,7 @@ class RunReader:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._db = _connect(folder)
+        self._there = {table: schema.columns_of(self._db, table) for table in schema.ADDED}
 
     def __enter__(self) -> Self:
         return self
@@ -98,6 +99,12 @@ class RunReader:
     def run_id(self) -> str:
         """The run's name."""
         return self.meta().get("run_id", self.folder.name)
+
+    def _added(self, table: str, name: str, alias: str) -> str:
+        """Return SQL for a column that came later: itself, or what an older run's rows read as."""
+        if name in self._there[table]:
+            return f"{alias}.{name}"
+        return schema.ADDED[table][name][1]
 
     def meta(self) -> dict[str, str]:
         """Return what is known of the run as a whole."""

@@ -206,7 +206,9 @@ class _Writer:
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute(f"PRAGMA wal_autocheckpoint = {PAGES_PER_CHECKPOINT}")
         version = f"INSERT OR IGNORE INTO meta VALUES ('schema_version', {schema.SCHEMA_VERSION});"
-        self._db.executescript(f"BEGIN; {schema.SCHEMA} {version} COMMIT;")
+        self._db.executescript(f"BEGIN; {schema.SCHEMA} {version}")
+        schema.add_columns(self._db)
+        self._db.execute("COMMIT")
 
     @property
     def waiting(self) -> int:

@@ -5,6 +5,7 @@ SQLite tool can read outcomes and counts. docs/store.md explains the tables.
 """
 
 import json
+import sqlite3
 import threading
 from array import array
 from collections.abc import Mapping, Sequence
@@ -52,6 +53,22 @@ CREATE TABLE IF NOT EXISTS sessions (
 );
 """
 
+# Columns that came later, with the value that rows of older runs read as. Writers add them; readers
+# of a run without them, who never write, see the value.
+ADDED: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "completions": {
+        "finish_word": ("TEXT", "NULL"),  # the server's own, where it stands in no table
+        "model": ("TEXT", "NULL"),  # the server's name for who answered, where it told one
+        "prompt_ids_hash": ("TEXT", "NULL"),  # of prompt_token_ids, kept where they are not
+        "row_hash": ("TEXT", "NULL"),  # of the rest of the row
+    },
+    "grades": {"row_hash": ("TEXT", "NULL")},
+    "attempts": {
+        "refused": ("INTEGER NOT NULL DEFAULT 0", "0"),  # 1: can never succeed
+        "row_hash": ("TEXT", "NULL"),
+    },
+}
+
 COMPLETION_COLUMNS = (
     "key, task_id, sample_id, repeat, stop_reason, thought, text, reasoning, raw_text, "
     "prompt_token_ids, token_ids, prompt_tokens, reasoning_tokens, completion_tokens, "
@@ -67,6 +84,20 @@ _codec = threading.local()
 _OUTCOMES = {outcome.value: outcome for outcome in Outcome}
 STOP_REASONS = {reason.value: reason for reason in StopReason}
 THOUGHTS = {thought.value: thought for thought in Thought}
+
+
+def add_columns(db: sqlite3.Connection) -> None:
+    """Add the columns that a run of an older version lacks; the caller holds the transaction."""
+    for table, columns in ADDED.items():
+        there = columns_of(db, table)
+        for name, (kind, _) in columns.items():
+            if name not in there:
+                db.execute(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
+
+
+def columns_of(db: sqlite3.Connection, table: str) -> frozenset[str]:
+    """Return the names of a table's columns."""
+    return frozenset(row[1] for row in db.execute(f"PRAGMA table_info({table})"))
 
 
 def pack_text(text: str) -> bytes:
