@@ -18,7 +18,8 @@ from g4eval.planning import find_profile, plan_tasks, run_id_of
 from g4eval.records import Completion, Message
 from g4eval.responses import build_completion, parse_stop_reason
 from g4eval.session import Reporter, open_run
-from g4eval.store.reader import DATABASE, RunReader
+from g4eval.store.birth import has_run
+from g4eval.store.reader import RunReader
 
 FIELDS: Mapping[str, type | tuple[type, ...]] = {
     "sample_id": str,
@@ -63,7 +64,7 @@ async def import_session(task_id: str, path: Path, config: RunConfig, reporter: 
     facts = _facts(config)
     asked = RunPlan(tasks=(plan,), seed=config.seed, engine_fingerprint=facts.fingerprint)
     folder = config.runs_dir / run_id_of(config, facts, (plan,), profile)
-    if (folder / DATABASE).is_file():
+    if has_run(folder):
         _refuse_other_texts(folder, path, asked, facts)
     with open_run(config, profile, (plan,), facts, is_generated=False) as run:
         watch = reporter.start({task_id: checked.lines}, {task_id: 0}, run.store)

@@ -39,9 +39,10 @@ from g4eval.planning import (
 from g4eval.preflight import check_engine
 from g4eval.profile import Profile
 from g4eval.stats.summary import TaskSummary
+from g4eval.store.birth import Birth, Statement, has_run
 from g4eval.store.manifest import write_manifest
-from g4eval.store.reader import DATABASE, RunReader, find_run
-from g4eval.store.run_store import RunStore
+from g4eval.store.reader import RunReader, find_run
+from g4eval.store.run_store import RunStore, task_rows
 from g4eval.store.stored import StoredPlan
 
 # What must not change between the sessions of a run, task by task.
@@ -178,28 +179,50 @@ def open_run(
     folder = config.runs_dir / run_id
     identity = run_identity(config, facts, plans)
     records = {p.task.spec.id: task_record(p, is_generated=is_generated) for p in plans}
-    if (folder / DATABASE).is_file():
+    if has_run(folder):
         _refuse_differences(folder, run_id, identity, records)
-    with RunStore(folder) as store:
-        manifest = manifest_of(run_id, config, facts, identity)
-        manifest["platform"] = {"python": platform.python_version(), "system": platform.platform()}
-        if "manifest" in store.meta():
-            manifest["created"] = store.manifest().created
-        # Into the store first, in one commit: the file is a copy of it for people.
-        store.set_meta({"run_id": run_id, "manifest": json.dumps(manifest)})
+    manifest = manifest_of(run_id, config, facts, identity)
+    manifest["platform"] = {"python": platform.python_version(), "system": platform.platform()}
+    with RunStore(folder, lambda: _birth(run_id, manifest, plans, records)) as store:
+        if not store.is_new:
+            if "manifest" in store.meta():
+                manifest["created"] = store.manifest().created
+            store.set_meta({"run_id": run_id, "manifest": json.dumps(manifest)})
         stored = store.tasks()
         grown = []
         for plan in plans:
             task_id = plan.task.spec.id
             record = _merged(stored.get(task_id), records[task_id])
-            places = {s.sample_id: n for n, s in enumerate(plan.data.samples)}
-            gated = plan.task.spec.gated
-            store.set_task(task_id, record, plan.samples, gated=gated, positions=places)
+            if not store.is_new:
+                gated, places = plan.task.spec.gated, _places(plan)
+                store.set_task(task_id, record, plan.samples, gated=gated, positions=places)
             grown.append(replace(plan, repeats=record["repeats"]))
+        # The store's own is what counts: the file is a copy of it for people.
         write_manifest(folder, store.manifest().as_json())
         fingerprint = facts.fingerprint
         run_plan = RunPlan(tasks=tuple(grown), seed=config.seed, engine_fingerprint=fingerprint)
         yield OpenedRun(folder=folder, store=store, plan=run_plan)
+
+
+def _birth(
+    run_id: str,
+    manifest: Mapping[str, Any],
+    plans: tuple[TaskPlan, ...],
+    records: Mapping[str, dict[str, Any]],
+) -> Birth:
+    """Return what a new run holds from its first moment on."""
+    rows: list[Statement] = []
+    for plan in plans:
+        spec = plan.task.spec
+        record, places = records[spec.id], _places(plan)
+        rows += task_rows(spec.id, record, plan.samples, gated=spec.gated, positions=places)
+    meta = {"run_id": run_id, "manifest": json.dumps(manifest)}
+    return Birth(meta=meta, rows=tuple(rows))
+
+
+def _places(plan: TaskPlan) -> dict[str, int]:
+    """Return each sample's place in the whole task."""
+    return {sample.sample_id: n for n, sample in enumerate(plan.data.samples)}
 
 
 def _merged(old: StoredPlan | None, new: dict[str, Any]) -> dict[str, Any]:

@@ -10,15 +10,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from g4eval.errors import StoreError, UsageError, nearest
 from g4eval.records import Completion, Grade, Message, Outcome, StopReason, Thought
 from g4eval.store import schema
+from g4eval.store.birth import DATABASE, HALF_MADE
 from g4eval.store.manifest import read_manifest
 from g4eval.store.stored import Manifest, StoredPlan, parse_json
-
-DATABASE = "run.sqlite"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -348,6 +347,8 @@ def find_run(name: str, runs_dir: Path) -> Path:
 
 def _connect(folder: Path) -> sqlite3.Connection:
     path = folder / DATABASE
+    if path.with_name(HALF_MADE).exists() and not path.is_file():
+        _refuse_half_made(folder)
     if not path.is_file():
         raise StoreError("there is no run here", where=folder, hint="give the folder of a run")
     failure: sqlite3.Error | None = None
@@ -367,10 +368,14 @@ def _connect(folder: Path) -> sqlite3.Connection:
             raise StoreError(f"the run can't be read: {error}", where=path) from error
         else:
             return db
-    if str(failure).startswith("no such table"):  # the writer makes all tables at once
-        raise StoreError(
-            "the run is only being made: nothing is stored yet",
-            where=folder,
-            hint="try again in a moment; if it was stopped there, its command makes it anew",
-        ) from failure
+    if str(failure).startswith("no such table"):  # older versions made a run under its own name
+        _refuse_half_made(folder)
     raise StoreError(f"the run can't be read: {failure}", where=path) from failure
+
+
+def _refuse_half_made(folder: Path) -> NoReturn:
+    raise StoreError(
+        "the run is only being made: nothing is stored yet",
+        where=folder,
+        hint="try again in a moment; if it was stopped there, its command makes it anew",
+    )

@@ -14,7 +14,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +24,8 @@ from g4eval.errors import StoreError
 from g4eval.fingerprint import prompt_hash
 from g4eval.records import Attempt, Completion, Grade, Message, Request, Sample
 from g4eval.store import schema
-from g4eval.store.reader import DATABASE, RunReader
+from g4eval.store.birth import DATABASE, Birth, Statement, make_run
+from g4eval.store.reader import RunReader
 
 COMPLETIONS_PER_COMMIT = 64
 ROWS_PER_COMMIT = 256  # of all kinds
@@ -46,20 +47,39 @@ _INSERT_PROMPT = "INSERT OR IGNORE INTO prompts (prompt_hash, messages) VALUES (
 
 _DISK_ERRORS = (sqlite3.OperationalError, OSError)  # what a user can mend; the rest is ours
 
-_Statement = tuple[str, tuple[Any, ...]]
+
+def task_rows(
+    task_id: str,
+    record: Mapping[str, Any],
+    samples: Iterable[Sample],
+    *,
+    gated: bool,
+    positions: Mapping[str, int] | None = None,
+) -> Iterator[Statement]:
+    """Yield the statements that store a task's plan and samples; `RunStore.set_task` says more."""
+    yield "INSERT OR REPLACE INTO tasks VALUES (?, ?)", (task_id, json.dumps(record))
+    for position, sample in enumerate(samples):
+        place = position if positions is None else positions[sample.sample_id]
+        target = None if gated else json.dumps(sample.target)
+        groups = json.dumps(dict(sample.groups))
+        values = (task_id, sample.sample_id, place, target, groups)
+        yield "INSERT OR IGNORE INTO samples VALUES (?, ?, ?, ?, ?)", values
 
 
 class RunStore(RunReader):
     """One run, open for writing; also a reader of it.
 
+    Where there is no run yet, it is made whole, with what `birth` says; `is_new` tells so.
+
     Raises StoreError where another process writes to the run already.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, birth: Callable[[], Birth] = Birth) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with contextlib.ExitStack() as undo:
                 self._lock = undo.enter_context(_lock(folder))
+                self.is_new = make_run(folder, birth)
                 self._writer = _Writer(folder / DATABASE)
                 undo.pop_all()
         except (OSError, sqlite3.Error) as error:
@@ -120,16 +140,8 @@ class RunStore(RunReader):
 
         `positions` are their places in the whole task, where these are only some of it.
         """
-        self._writer.put(
-            "INSERT OR REPLACE INTO tasks VALUES (?, ?)", (task_id, json.dumps(record))
-        )
-        for position, sample in enumerate(samples):
-            place = position if positions is None else positions[sample.sample_id]
-            target = None if gated else json.dumps(sample.target)
-            self._writer.put(
-                "INSERT OR IGNORE INTO samples VALUES (?, ?, ?, ?, ?)",
-                (task_id, sample.sample_id, place, target, json.dumps(dict(sample.groups))),
-            )
+        for sql, values in task_rows(task_id, record, samples, gated=gated, positions=positions):
+            self._writer.put(sql, values)
         self._writer.flush()
 
     def expect(self, request: Request, *, gated: bool) -> None:
@@ -189,24 +201,23 @@ class _Writer:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._queue: queue.SimpleQueue[_Statement | threading.Event | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Statement | threading.Event | None] = queue.SimpleQueue()
         self._error: BaseException | None = None
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
-            self._make_tables()
+            self._prepare()
         except sqlite3.Error:
             self._db.close()
             raise
         self._thread = threading.Thread(target=self._run, name="g4eval-store", daemon=True)
         self._thread.start()
 
-    def _make_tables(self) -> None:
-        """Make what isn't there, all of it or nothing."""
+    def _prepare(self) -> None:
+        """Set the database up for writing, and add what an older version didn't know."""
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute(f"PRAGMA wal_autocheckpoint = {PAGES_PER_CHECKPOINT}")
-        version = f"INSERT OR IGNORE INTO meta VALUES ('schema_version', {schema.SCHEMA_VERSION});"
-        self._db.executescript(f"BEGIN; {schema.SCHEMA} {version}")
+        self._db.execute("BEGIN IMMEDIATE")
         schema.add_columns(self._db)
         self._db.execute("COMMIT")
 
@@ -260,9 +271,9 @@ class _Writer:
             if ends:
                 return
 
-    def _next_batch(self) -> tuple[list[_Statement], list[threading.Event], bool]:
+    def _next_batch(self) -> tuple[list[Statement], list[threading.Event], bool]:
         """Gather statements for one commit; an event or the end closes the batch early."""
-        batch: list[_Statement] = []
+        batch: list[Statement] = []
         completions = 0
         deadline: float | None = None
         while len(batch) < ROWS_PER_COMMIT and completions < COMPLETIONS_PER_COMMIT:
@@ -280,7 +291,7 @@ class _Writer:
             deadline = deadline or time.monotonic() + SECONDS_PER_COMMIT
         return batch, [], False
 
-    def _write(self, batch: list[_Statement]) -> None:
+    def _write(self, batch: list[Statement]) -> None:
         self._db.execute("BEGIN")
         try:
             for sql, values in batch:
