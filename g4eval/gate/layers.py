@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from g4eval.errors import NotReadyError
 from g4eval.gate.arm import ABSENT, NO_ANSWER, UNGRADED, Arm, ArmTask
 from g4eval.gate.fingerprint_diff import Change, FactsDiff, compare_facts, compare_tasks
+from g4eval.gate.next_steps import declaring_advice, grading_commands
 from g4eval.gate.policy import GatePolicy
 from g4eval.records import Json
 from g4eval.stats.drift import DriftSummary
@@ -35,7 +36,9 @@ def check_static(
     refused: list[Change] = list(facts.refused)
     for task_id in tasks:
         refused += compare_tasks(task_id, base.tasks[task_id], candidate.tasks[task_id])
-    findings = [str(change) for change in refused]
+    findings = [f"{c}{declaring_advice(c.field, base, candidate)}" for c in refused]
+    if commands := grading_commands(base, candidate, tasks):
+        findings.append(f"graded by an older grader: {'; '.join(commands)}")
     findings += _seed_findings(base, candidate)
     same_seed = base.seed is not None and base.seed == candidate.seed
     is_invalid = bool(refused) or (same_seed and policy.design == "anytime")

@@ -15,7 +15,7 @@ from g4eval.fingerprint import sha256_json
 from g4eval.gate.arm import UNGRADED, Arm, ArmTask
 from g4eval.gate.decide import Look, count_round
 from g4eval.gate.layers import LayerOutcome
-from g4eval.gate.next_steps import missing_commands
+from g4eval.gate.next_steps import grading_commands, missing_commands
 from g4eval.gate.policy import GatePolicy
 from g4eval.gate.schedule import Round, next_round
 from g4eval.gate.verdict import (
@@ -136,6 +136,8 @@ def _layer(layer: LayerOutcome) -> dict[str, Any]:
 
 def _next(judgement: Judgement, base: Arm, candidate: Arm) -> list[str]:
     """Return the commands after which the same gate command can say more."""
+    if judgement.verdict is GateVerdict.INVALID:
+        return grading_commands(base, candidate, judgement.tasks)
     if not judgement.can_continue:
         return []
     rounds = judgement.rounds
