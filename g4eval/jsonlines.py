@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from g4eval.errors import G4EvalError, UsageError
+from g4eval.output import safe_json
 
 
 def read_json_lines(
@@ -41,14 +42,9 @@ def read_json_lines(
 
 
 def write_json_lines(stream: IO[str], rows: Iterable[dict[str, Any]]) -> None:
-    """Write one object a line; lone surrogates, which UTF-8 can't hold, are escaped."""
+    """Write one object a line; what a terminal would obey or UTF-8 can't hold is escaped."""
     for row in rows:
-        line = json.dumps(row, ensure_ascii=False)
-        try:
-            line.encode()
-        except UnicodeEncodeError:
-            line = json.dumps(row)
-        stream.write(line + "\n")
+        stream.write(safe_json(json.dumps(row, ensure_ascii=False)) + "\n")
 
 
 def _open(path: Path) -> IO[str]:

@@ -13,7 +13,20 @@ OUR_BUG = 70
 
 def main() -> None:
     """Run the command line; never returns."""
+    streams = sys.stdout, sys.stderr
     try:
+        sys.exit(_run())
+    finally:
+        sys.stdout, sys.stderr = streams
+
+
+def _run() -> int:
+    """Run the command line behind the border of what is shown; return the exit code."""
+    try:
+        from g4eval.output import SafeStream
+
+        sys.stdout = SafeStream(sys.stdout, "standard output")
+        sys.stderr = SafeStream(sys.stderr, "standard error", must_arrive=False)
         from g4eval.cli.main import cli
 
         code = cli(prog_name="g4eval", standalone_mode=False) or 0
@@ -28,8 +41,16 @@ def main() -> None:
         if sys.stdout is not None:
             sys.stdout.flush()
     except BrokenPipeError:  # the reader has gone: that is no error of ours
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(code if isinstance(code, int) else OUR_BUG)
+        _drop_stdout()
+    except Exception as error:  # noqa: BLE001  a full device, found as the last bytes go out
+        code = _explain(error)
+        _drop_stdout()
+    return code if isinstance(code, int) else OUR_BUG
+
+
+def _drop_stdout() -> None:
+    """Send what is left for stdout nowhere, so that the interpreter's own flush can't fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _interrupted() -> int:

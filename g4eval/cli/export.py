@@ -6,9 +6,10 @@ from pathlib import Path
 import click
 
 from g4eval.cli.options import PATH, runs_dir_option, runs_dir_or_default
-from g4eval.errors import StoreError, UsageError
+from g4eval.errors import UsageError
 from g4eval.gate.arm import write_gate_file
 from g4eval.gate.load import arm_of_run
+from g4eval.output import replacing
 from g4eval.store.export import export_json_lines, export_parquet
 from g4eval.store.reader import RunReader, find_run
 
@@ -38,8 +39,5 @@ def command(
         elif out is None:
             export_json_lines(reader, sys.stdout, include_gated=include_gated)
         else:
-            try:
-                with out.open("w", encoding="utf-8") as stream:
-                    export_json_lines(reader, stream, include_gated=include_gated)
-            except OSError as error:
-                raise StoreError(f"can't be written: {error.strerror}", where=out) from error
+            with replacing(out) as draft, draft.open("w", encoding="utf-8") as stream:
+                export_json_lines(reader, stream, include_gated=include_gated)

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from g4eval.errors import UsageError
+from g4eval.output import raw, visible
 from g4eval.pipeline import Watcher
 from g4eval.records import Attempt, Completion, Grade, Outcome
 from g4eval.stats.intervals import wilson
@@ -26,11 +28,31 @@ log = logging.getLogger("g4eval")
 def make_reporter(*, log_file: Path | None, verbose: bool) -> "ProgressReporter":
     """Return the reporter for this process's stderr, and set up the log file."""
     if log_file is not None:
-        handler = logging.FileHandler(log_file, encoding="utf-8")
+        handler = _log_file(log_file)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(handler)
         log.setLevel(logging.DEBUG if verbose else logging.INFO)
-    return ProgressReporter(Console(stderr=True))
+    return ProgressReporter(Console(file=raw(sys.stderr)))
+
+
+class _LogFile(logging.FileHandler):
+    """A log that says once that it can't be written, and leaves the run alone."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802  logging's
+        error = sys.exception()
+        log.removeHandler(self)
+        reason = getattr(error, "strerror", None) or error
+        print(f"the log ends here: {self.baseFilename}: {reason}", file=sys.stderr)  # noqa: T201
+
+
+def _log_file(path: Path) -> logging.Handler:
+    try:
+        return _LogFile(path, encoding="utf-8", errors="backslashreplace")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(
+            f"the log can't be written: {reason}", where=path, hint="give --log-file another place"
+        ) from error
 
 
 class ProgressReporter:
@@ -44,7 +66,7 @@ class ProgressReporter:
     def note(self, message: str) -> None:
         """Say one thing, and log it."""
         log.info(message)
-        self._console.print(message, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(visible(message), highlight=False, markup=False, soft_wrap=True)
 
     def start(self, todo: Mapping[str, int], done: Mapping[str, int], store: RunReader) -> Watcher:
         """Say what is about to be generated, then show progress until `stop`."""

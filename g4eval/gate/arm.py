@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from g4eval.errors import NotComparableError, StoreError, UsageError
+from g4eval.errors import NotComparableError, UsageError
 from g4eval.fingerprint import sha256_json
+from g4eval.output import replacing, safe_json
 from g4eval.records import Json, Outcome
 from g4eval.stats.paired import Floats
 from g4eval.store.verdicts import Calibration
@@ -178,10 +179,8 @@ def write_gate_file(arm: Arm, path: Path | None) -> None:
     if path is None:
         sys.stdout.write(text)
         return
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"can't be written: {error.strerror}", where=path) from error
+    with replacing(path) as draft:
+        draft.write_text(safe_json(text), encoding="utf-8")
 
 
 def read_gate_file(path: Path) -> Arm:

@@ -5,8 +5,9 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from g4eval.errors import MissingExtraError, StoreError
+from g4eval.errors import MissingExtraError
 from g4eval.jsonlines import write_json_lines
+from g4eval.output import replacing
 from g4eval.store.reader import RunReader
 
 ROWS_PER_GROUP = 1024
@@ -67,15 +68,10 @@ def export_parquet(run: RunReader, path: Path, *, include_gated: bool) -> None:
         ) from error
     numbers = {"repeat", "prompt_tokens", "completion_tokens"}
     rows = export_rows(run, include_gated=include_gated)
-    draft = path.with_name(path.name + ".part")
     schema = pa.schema([(n, pa.int64() if n in numbers else pa.string()) for n in COLUMNS])
-    try:
-        with pq.ParquetWriter(draft, schema, compression="zstd") as writer:
-            while group := [_valid(row) for row in islice(rows, ROWS_PER_GROUP)]:
-                writer.write_table(pa.Table.from_pylist(group, schema=schema))
-        draft.replace(path)
-    except OSError as error:
-        raise StoreError(f"can't be written: {error}", where=path) from error
+    with replacing(path) as draft, pq.ParquetWriter(draft, schema, compression="zstd") as writer:
+        while group := [_valid(row) for row in islice(rows, ROWS_PER_GROUP)]:
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))
 
 
 def _valid(row: dict[str, Any]) -> dict[str, Any]:

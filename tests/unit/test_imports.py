@@ -28,6 +28,7 @@ ORDER = [
     {"fingerprint", "profile", "profiles", "jsonlines"},
     {"records", "registry", "bundled"},
     {"config"},
+    {"output"},
     {"errors"},
 ]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
