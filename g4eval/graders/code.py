@@ -33,7 +33,7 @@ class CodeGrader:
     """
 
     name = "code"
-    version = 1
+    version = 2
 
     def __init__(self, sandbox: Sandbox | None = None) -> None:
         self._sandbox = sandbox or _docker_sandbox()

@@ -17,9 +17,9 @@ from g4eval.sandbox.base import CodeJob, JobResult, Verdict
 from g4eval.sandbox.frames import Frame, FrameStream, StreamError
 from g4eval.sandbox.judging import Judging
 from g4eval.sandbox.protocol import (
+    SETUP_SECONDS,
     SMALL_FRAME_BYTES,
     End,
-    ends_run,
     frame_limit,
     kill_message,
     load_message,
@@ -37,7 +37,10 @@ OWNER_LABEL = "org.g4eval.judge.owner"
 _START_SECONDS = 60.0
 _PATIENCE_SECONDS = 15.0  # beyond what the server itself allows, before we call it dead
 _LOADED_BYTES = 16 << 20
-_FIRST_UID = 20_000
+_FIRST_USER = 20_000
+PLACES = 20_000  # the last user is below 65,536, the end of a user namespace of Docker's
+# What the server needs to be another user than its children and to end them; they have none.
+_SERVER_CAPABILITIES = ("SETUID", "SETGID", "KILL", "SETPCAP")
 _MEBIBYTE = 1 << 20
 
 
@@ -71,14 +74,19 @@ class Judged:
     """A result, and what the pool must know beside it."""
 
     result: JobResult
-    is_suspect: bool
+    is_suspect: bool  # a time-out that others on the machine may have caused
+    is_suspicious: bool  # an end after which the container has to prove itself
     overhead_seconds: float  # the slot's time less the run's
 
 
 def container_options(
-    limits: Limits, *, image: str, slot: int, core: int | None, runtime: str | None, owner: str
+    limits: Limits, *, image: str, place: int, core: int | None, runtime: str | None, owner: str
 ) -> dict[str, Any]:
-    """Return the arguments of `client.containers.create`."""
+    """Return the arguments of `client.containers.create`.
+
+    `place` (0 to PLACES - 1) decides whom server and submissions run as: two users that no other
+    container of this machine has, so that what the kernel counts by user is counted apart.
+    """
     from docker.types import LogConfig, Ulimit
 
     scratch = (
@@ -86,21 +94,22 @@ def container_options(
         "noexec,nosuid,nodev,mode=1777"
     )
     seccomp = (bundled_dir("sandboxes") / "python_judge" / "seccomp.json").read_text()
-    uid = _FIRST_UID + slot
     return {
         "image": image,
+        "command": [str(_FIRST_USER + 2 * place)],
         "stdin_open": True,
         "auto_remove": True,
         "network_mode": "none",
         "read_only": True,
         "tmpfs": {"/tmp": scratch},  # noqa: S108  inside the container
         "cap_drop": ["ALL"],
+        "cap_add": list(_SERVER_CAPABILITIES),
         "security_opt": ["no-new-privileges", f"seccomp={seccomp}"],
         "pids_limit": limits.processes,
         "mem_limit": limits.memory_bytes,
         "memswap_limit": limits.memory_bytes,
         "cpuset_cpus": None if core is None else str(core),
-        "user": f"{uid}:{uid}",
+        "user": "0:0",
         "ulimits": [
             Ulimit(name="core", soft=0, hard=0),
             Ulimit(name="fsize", soft=limits.file_bytes, hard=limits.file_bytes),
@@ -179,14 +188,14 @@ class Container:
         number = self.jobs
         self._send(b"R", run_message(number, problem.key, job, clock, problem.output_bytes))
         judging = Judging(job, clock)
-        end = self._follow(number, judging, job, problem, clock)
+        end = self._follow(number, judging, job, problem)
         result = judging.finish(end)
-        breach = end.why == "protocol" or result.details.get("out_of_turn")
-        if breach or not end.clean or end.out_of_memory:
+        if end.why == "protocol" or not end.clean or end.state or end.out_of_memory:
             self.is_spent = True
         return Judged(
             result=result,
             is_suspect=judging.is_suspect,
+            is_suspicious=_is_suspicious(end),
             overhead_seconds=time.monotonic() - started - end.wall_seconds,
         )
 
@@ -219,11 +228,9 @@ class Container:
                 with contextlib.suppress(OSError, ValueError):  # closed by the one before
                     layer.close()
 
-    def _follow(
-        self, number: int, judging: Judging, job: CodeJob, problem: Problem, clock: str
-    ) -> End:
-        limit = job.time_limit_seconds * (3 if clock == "cpu" else 1)
-        silence = 2 * limit + _PATIENCE_SECONDS
+    def _follow(self, number: int, judging: Judging, job: CodeJob, problem: Problem) -> End:
+        limit = job.time_limit_seconds
+        silence = max(SETUP_SECONDS, 2 * limit) + _PATIENCE_SECONDS
         budget = (limit + 1) * len(problem.inputs) + 5 + _PATIENCE_SECONDS
         longest = frame_limit(problem.output_bytes)
         told = False
@@ -234,13 +241,15 @@ class Container:
                 if end.run != number:
                     raise StreamError(f"the end of run {end.run} during run {number}")
                 return end
+            if frame.kind == b"W":
+                continue  # it still waits for its core
             report = read_report(frame)
             if report.run != number:
                 raise StreamError(f"a frame of run {report.run} during run {number}")
             if report.kind == b"A" and job.fn_name is not None:
-                silence = budget
+                silence = 2 * budget
             judging.report(report)
-            if judging.decided and not told and not ends_run(report, len(problem.inputs)):
+            if judging.must_kill and not told:
                 self._send(b"K", kill_message(number))
                 told = True
 
@@ -260,6 +269,13 @@ class Container:
 
     def _receive(self, timeout_seconds: float, max_bytes: int) -> Frame:
         return self.stream.receive(timeout_seconds=timeout_seconds, max_bytes=max_bytes)
+
+
+def _is_suspicious(end: End) -> bool:
+    """Return whether a run ended in a way after which its container has to prove itself."""
+    fell = end.why == "died" and (end.status is None or end.status < 0)
+    odd = end.why in ("time", "bound", "protocol", "setup")
+    return fell or odd or end.out_of_memory or not end.clean or bool(end.state)
 
 
 def describe_problem(key: str, job: CodeJob) -> Problem:

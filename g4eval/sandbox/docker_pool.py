@@ -1,19 +1,21 @@
 """The Docker sandbox: a pool of warm, hardened containers, one a slot, one thread a slot.
 
-A job that fails on our side is tried again alone, then reported as IE. A time-out that may be the
-machine's fault is judged again alone, up to twice; the last run decides and all are kept.
-Containers are replaced after `recycle_after` jobs, and at once after anything out of turn.
+A job that fails on our side is tried again in a container of its own, then reported as IE. A
+time-out that may be the machine's fault is judged once more, its limit then counting only time that
+others left it; that run decides and both are kept. Containers are replaced after `recycle_after`
+jobs, and at once after anything out of turn. What a slot does: slot.py.
 """
 
 import asyncio
 import hashlib
 import os
+import secrets
 import threading
 import time
 from collections import OrderedDict
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,11 +23,12 @@ from typing import Any, Self
 from g4eval.errors import MissingExtraError, SandboxError
 from g4eval.records import Json
 from g4eval.sandbox.base import CodeJob, JobResult
+from g4eval.sandbox.canary import canary_fault
 from g4eval.sandbox.container import (
     LABEL,
     OWNER_LABEL,
+    PLACES,
     Container,
-    Judged,
     Limits,
     Problem,
     container_options,
@@ -38,12 +41,12 @@ from g4eval.sandbox.frames import StreamError
 from g4eval.sandbox.image import image_tag
 from g4eval.sandbox.schedule import Schedule, Task
 from g4eval.sandbox.selftest import check_container
+from g4eval.sandbox.slot import Containers, Slot
 
 _DAEMON_HINT = (
     "start Docker (`systemctl start docker`, or `dockerd` as root) and check that this user may "
     "use it: `docker info`"
 )
-_RETRIES = 2  # suspect time-outs: once as before, once with a CPU limit
 _REMEMBERED_PROBLEMS = 16  # each holds its tests, which can be 10 MB
 
 
@@ -191,67 +194,20 @@ class DockerSandbox:
                     continue
 
     def _serve(self, slot: int, first: Container) -> None:
-        """Judge one task after another in this slot, until the schedule is closed."""
-        container: Container | None = first
-        successor: Future[Container] | None = None
-        loaded: Any = first.loaded
-        while (task := self._schedule.take(loaded)) is not None:
-            try:
-                if container is None:
-                    container = self._new_container(slot)
-                outcome = self._judge(container, task)
-            except SandboxError as error:
-                self._fail(task, error)
-                return
-            self._settle(task, outcome)
-            container, successor = self._renew(slot, container, successor)
-            loaded = container.loaded if container else ()
-        if successor is not None:
-            self._discard(successor.result())
-
-    def _judge(self, container: Container, task: Task) -> Judged | StreamError:
-        try:
-            return container.judge(task.job, task.problem, task.clock)
-        except StreamError as error:
-            container.is_spent = True
-            return error
-
-    def _settle(self, task: Task, outcome: Judged | StreamError) -> None:
-        """Resolve a task, or queue it again to run alone."""
-        again = True
-        if isinstance(outcome, StreamError):
-            task.failures += 1
-            if task.failures > 1:
-                again = False
-                task.resolve(failed_result(task.job, f"the sandbox failed twice: {outcome}"))
-        elif outcome.is_suspect and len(task.earlier) < _RETRIES:
-            task.earlier.append(outcome.result)
-            task.clock = "cpu" if len(task.earlier) == _RETRIES else "wall"
-        else:
-            again = False
-            self.overheads.append(outcome.overhead_seconds)
-            task.resolve(_with_history(outcome.result, task))
-        if again:
-            self._schedule.add(task, alone=True)
-        self._schedule.finish(task)
-
-    def _renew(
-        self, slot: int, container: Container, successor: Future[Container] | None
-    ) -> tuple[Container | None, Future[Container] | None]:
-        """Replace a container that is used up, by one started meanwhile if there is one."""
+        """Judge in this slot until the schedule is closed; without a container, none can go on."""
         assert self._background is not None
-        ahead = self.options.recycle_after - self.options.recycle_after // 4
-        if container.jobs >= ahead and successor is None and not container.is_spent:
-            successor = self._background.submit(self._new_container, slot)
-        if not container.is_spent and container.jobs < self.options.recycle_after:
-            return container, successor
-        self._discard(container)
-        if successor is None:
-            return None, None
+        ahead = self._background
+        containers = Containers(
+            make=lambda: self._new_container(slot),
+            make_ahead=lambda: ahead.submit(self._new_container, slot),
+            discard=self._discard,
+            recycle_after=self.options.recycle_after,
+        )
         try:
-            return successor.result(), None
-        except SandboxError:
-            return None, None  # tried again, with patience, when the next task comes
+            Slot(self._schedule, containers, first, self.overheads.append).serve()
+        except SandboxError as error:
+            for task in self._schedule.close():
+                task.resolve(error)
 
     def _discard(self, container: Container) -> None:
         with self._lock:
@@ -262,17 +218,12 @@ class DockerSandbox:
         except RuntimeError:  # the pool is closing
             container.remove()
 
-    def _fail(self, task: Task, error: SandboxError) -> None:
-        task.resolve(error)
-        for other in self._schedule.close():
-            other.resolve(error)
-
     def _new_container(self, slot: int) -> Container:
         """Start a container, waiting for a daemon that is away; SandboxError if it stays away."""
         options = container_options(
             self.options.limits,
             image=self._facts["image"],
-            slot=slot,
+            place=secrets.randbelow(PLACES),
             core=self._cores[-1 - slot % len(self._cores)],
             runtime=self.options.runtime,
             owner=owner_label(),
@@ -281,19 +232,26 @@ class DockerSandbox:
         container: Container | None = None
         while container is None:
             try:
-                container = Container.start(self._client, options)
+                container = self._proven(Container.start(self._client, options))
             except Exception as error:
                 if not _is_passing(error) or time.monotonic() > deadline:
                     raise SandboxError(
                         f"a judge container can't be started: {error}", hint=_DAEMON_HINT
                     ) from error
                 time.sleep(0.5)
+        return container
+
+    def _proven(self, container: Container) -> Container:
+        """Return a new container once it has judged what is known; StreamError if it can't."""
         with self._lock:
             self._containers.add(container)
             if not self._checked:
                 check_container(container)
                 self._checked = True
                 self._facts.update(container.hello)
+        if fault := canary_fault(container):
+            self._discard(container)
+            raise StreamError(fault)
         return container
 
 
@@ -345,13 +303,3 @@ def _is_passing(error: Exception) -> bool:
     if isinstance(error, APIError):
         return bool(error.response is None or error.response.status_code >= 500)
     return isinstance(error, (StreamError, OSError)) or "requests" in type(error).__module__
-
-
-def _with_history(result: JobResult, task: Task) -> JobResult:
-    if not task.earlier:
-        return result
-    earlier = [
-        {"verdict": old.verdict.value, "clock": old.details["clock"], "tests": old.details["tests"]}
-        for old in task.earlier
-    ]
-    return replace(result, details={**result.details, "suspect": earlier})

@@ -23,9 +23,13 @@ _MODULES = (
     "child.py",
     "cleaning.py",
     "fair.py",
+    "identity.py",
+    "meter.py",
     "run.py",
     "server.py",
+    "state.py",
     "streams.py",
+    "turns.py",
     "values.py",
 )
 SOURCES = ("Dockerfile", "requirements.txt", *_MODULES)

@@ -1,8 +1,8 @@
 """From the frames of one run to its result: the official checker's rules, without any container.
 
 `Judging` is fed each report as it comes and says when the verdict is known; `finish` gives the
-result. Beside our verdicts it keeps the list the official checker would have returned, so that the
-two can be compared value for value.
+result. Each report counts once, in its turn (turns.py). Beside our verdicts it keeps the list the
+official checker would have returned, so that the two can be compared value for value.
 """
 
 import json
@@ -22,6 +22,7 @@ from g4eval.sandbox.compare import (
 )
 from g4eval.sandbox.frames import StreamError
 from g4eval.sandbox.protocol import End, Lap, Report
+from g4eval.sandbox.turns import Turns
 from g4eval.sandbox.values import ValueTreeError, is_opaque, read_expected, rebuild_value
 
 # Official codes: per test True, False or -2 wrong, -3 time limit, -4 error; -5 the child died.
@@ -33,6 +34,10 @@ _SUSPECT_WAIT = 0.1
 _LATE_SECONDS = 0.5
 _ENCODED_BYTES_PER_SECOND = 1e6
 _ERROR_CHARACTERS = 500
+
+
+class SetupError(StreamError):
+    """A child ended before its submission's first line: nothing is known of the submission."""
 
 
 class Judging:
@@ -47,7 +52,9 @@ class Judging:
         self._verdict: Verdict | None = None
         self._error: str | None = None
         self._alarmed = False
-        self._processes = 1
+        self._turns = Turns(len(job.tests), functional=job.fn_name is not None)
+        self._untimed = 0  # frames that came with a later one, which has the time of all
+        self._shared_lap = False  # whether the last time is that of several frames
         self._laps: list[Lap] = []
         self._flags: dict[str, Json] = {}
 
@@ -56,8 +63,14 @@ class Judging:
         """Whether the verdict is known, so that the run can be killed."""
         return self._verdict is not None
 
+    @property
+    def must_kill(self) -> bool:
+        """Whether the verdict is known and the server doesn't end the run by itself."""
+        return self.decided and not self._turns.over
+
     def report(self, report: Report) -> None:
-        """Take in one of the child's frames."""
+        """Take in one of the child's frames; StreamError for one the server can't have sent."""
+        self._turns.take(report)
         if self.decided:
             return
         match report.kind:
@@ -65,6 +78,7 @@ class Judging:
                 self._alarmed = True
             case b"C":
                 self._alarmed = False
+                self._note_lap(report.lap)
             case b"F":
                 self._failed(_fields(report))
             case b"B":
@@ -73,8 +87,11 @@ class Judging:
                 self._test(report)
 
     def finish(self, end: End) -> JobResult:
-        """Return the result, given how the run ended."""
-        self._processes = end.processes
+        """Return the result, given how the run ended.
+
+        Raises SetupError where the submission never began, StreamError for an end that can't be.
+        """
+        self._turns.end(end, killed=self.must_kill)
         if not self.decided:
             self._laps.append(end.last)
             self._ended(end)
@@ -92,51 +109,67 @@ class Judging:
 
     @property
     def is_suspect(self) -> bool:
-        """Whether a time-out may be ours: others, not its own processes, kept it from its core."""
-        if self._verdict is not Verdict.TIME_LIMIT or not self._laps:
+        """Whether a time-out may be ours: others on the machine kept it from its core.
+
+        Or the server was kept from its own, and can't tell which of several tests took the time.
+        """
+        if self._verdict is not Verdict.TIME_LIMIT or self._clock == "cpu" or not self._laps:
             return False
-        if self._processes > 1 or "alarm_disarmed" in self._flags:
+        if "alarm_disarmed" in self._flags:
             return False
         lap, limit = self._laps[-1], self._job.time_limit_seconds
-        return lap.cpu < _SUSPECT_CPU * limit and lap.waited >= _SUSPECT_WAIT * limit
+        return self._shared_lap or (
+            lap.cpu < _SUSPECT_CPU * limit and lap.waited >= _SUSPECT_WAIT * limit
+        )
+
+    def _note_lap(self, lap: Lap) -> None:
+        self._shared_lap = self._untimed > 0
+        self._untimed = 0 if lap.wall else self._untimed + 1
 
     def _test(self, report: Report) -> None:
-        answer = b"O" if self._job.fn_name is None else b"V"
-        if report.kind not in (answer, b"X", b"S"):
-            self._flags["out_of_turn"] = True
-            return self._died(Verdict.RUNTIME_ERROR, "it spoke out of turn")
         self._laps.append(report.lap)
+        self._note_lap(report.lap)
         if report.kind == b"S":
             self._decide(Verdict.OUTPUT_LIMIT, WRONG, "more output than any right answer has")
         elif report.kind == b"X":
             self._exception(_fields(report))
         elif self._is_late(report):
-            self._decide(
-                Verdict.TIME_LIMIT, TIME, "over the time limit, and the alarm was disarmed"
-            )
-            self._flags["alarm_disarmed"] = True
+            self._late()
         elif report.kind == b"O":
             self._output(report.payload)
         else:
             self._value(report.payload)
         self._alarmed = False
-        return None
 
     def _is_late(self, report: Report) -> bool:
-        if self._alarmed:
-            return False  # officially, one who swallows the alarm may still return
-        used = report.lap.cpu if self._clock == "cpu" else report.lap.wall
+        """Whether an answer came after its time: of its own where that is what the clock counts."""
+        used = report.lap.own if self._clock == "cpu" else report.lap.wall
         allowed = _LATE_SECONDS + len(report.payload) / _ENCODED_BYTES_PER_SECOND
-        return used > self._job.time_limit_seconds + allowed
+        if used <= self._job.time_limit_seconds + allowed:
+            return False
+        if not self._alarmed:
+            return True
+        # Officially, one who swallows the alarm may still return; a program has its line printed.
+        return self._job.fn_name is None and self._difference(report.payload) is None
+
+    def _late(self) -> None:
+        if self._shared_lap:
+            return self._decide(Verdict.TIME_LIMIT, TIME, "over the time limit, with those before")
+        self._flags["alarm_disarmed"] = True
+        error = "over the time limit, and the alarm was disarmed"
+        return self._decide(Verdict.TIME_LIMIT, TIME, error)
+
+    def _difference(self, payload: bytes) -> str | None:
+        """Return how an output differs; raises ComparisonError, UnicodeDecodeError."""
+        expected = self._job.tests[len(self._results)].output
+        output = payload.decode("utf-8", "surrogatepass")
+        if self._job.reading is Reading.FAIR:
+            return output_difference_fair(output, expected)
+        return output_difference_official(output, expected)
 
     def _output(self, payload: bytes) -> None:
-        expected = self._job.tests[len(self._results)].output
         try:
-            output = payload.decode("utf-8", "surrogatepass")
-            if self._job.reading is Reading.FAIR:
-                difference = output_difference_fair(output, expected)
-            else:
-                difference = output_difference_official(output, expected)
+            difference = self._difference(payload)
         except (ComparisonError, UnicodeDecodeError) as error:
             return self._failed({"stage": "comparison", "error": str(error)})
         if difference is None:
@@ -209,18 +242,30 @@ class Judging:
             self._verdict = Verdict.ACCEPTED
 
     def _ended(self, end: End) -> None:
+        if end.why == "setup":
+            raise SetupError(f"the child ended before the program began: {_status(end.status)}")
         if end.why == "time":
             self._decide(Verdict.TIME_LIMIT, TIME, "over the time limit, and no alarm could end it")
+        elif end.why == "bound":
+            self._undecided(end)
         elif end.why == "output":
             self._decide(Verdict.OUTPUT_LIMIT, WRONG, "more output than any right answer has")
         elif end.out_of_memory:
             self._died(Verdict.MEMORY_LIMIT, "out of memory")
         elif end.why == "protocol":
+            self._flags["out_of_turn"] = True
             self._died(Verdict.RUNTIME_ERROR, "it spoke out of turn")
-        elif end.why == "killed":
-            raise StreamError("a run was killed that we didn't kill")
         else:
             self._died(Verdict.RUNTIME_ERROR, f"the process ended: {_status(end.status)}")
+
+    def _undecided(self, end: End) -> None:
+        """Note that others left the program too little of its core to say anything of it."""
+        self._verdict = Verdict.INTERNAL_ERROR
+        self._results, self._official = [], []
+        self._error = (
+            f"others had the core: {end.last.own:.1f} s of {self._job.time_limit_seconds:g} s for "
+            f"a test in {end.wall_seconds:.0f} s; judge it again on a quieter machine"
+        )
 
     def _details(self) -> dict[str, Json]:
         limit = self._job.time_limit_seconds

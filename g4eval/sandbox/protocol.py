@@ -13,8 +13,8 @@ MIN_OUTPUT_BYTES = 16 << 20
 SMALL_FRAME_BYTES = 1 << 20
 _STAMPS = struct.Struct(">IIdddd")
 _UNKNOWN_END = "the container ended a run in a way this version doesn't know"
-_LAST_KINDS = (b"F", b"X", b"B", b"S")
-_ENDS = frozenset({"done", "died", "killed", "time", "output", "protocol"})
+SETUP_SECONDS = 30.0  # that a child may take before the submission's first line
+ENDS = frozenset({"done", "died", "killed", "time", "bound", "output", "protocol", "setup"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +23,13 @@ class Lap:
 
     wall: float
     cpu: float
-    waited: float  # ready to run, but another process had the core
+    waited: float  # ready to run, but others on the machine had the core
     slept: float
+
+    @property
+    def own(self) -> float:
+        """The seconds that nobody else had."""
+        return self.wall - self.waited
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +48,13 @@ class End:
     """How a run ended."""
 
     run: int
-    why: str  # done, died, killed, time, output, protocol
+    why: str  # one of ENDS
+    answered: int  # tests that have a frame of their own
     last: Lap  # since the last report
     status: int | None  # exit code; negative: a signal
     out_of_memory: bool
     clean: bool  # nothing was left in the container
+    state: str  # what of the server's own was no longer as before; "" if nothing
     processes: int  # that were in it, the child included
     cpu_seconds: float
     wall_seconds: float
@@ -115,13 +122,6 @@ def read_report(frame: Frame) -> Report:
     return Report(run, test, Lap(wall, cpu, waited, slept), body[:1], body[1:])
 
 
-def ends_run(report: Report, n_tests: int) -> bool:
-    """Return whether the server ends the run by itself after this report."""
-    return report.kind in _LAST_KINDS or (
-        report.kind in (b"O", b"V") and report.test + 1 >= n_tests
-    )
-
-
 def read_end(frame: Frame) -> End:
     """Read the end of a run; StreamError if it is malformed."""
     message = read_json(frame)
@@ -129,10 +129,12 @@ def read_end(frame: Frame) -> End:
         end = End(
             run=int(message["run"]),
             why=str(message["why"]),
+            answered=int(message["answered"]),
             last=Lap(**{name: float(value) for name, value in message["last"].items()}),
             status=message["status"],
             out_of_memory=bool(message["out_of_memory"]),
             clean=bool(message["clean"]),
+            state=str(message["state"]),
             processes=int(message["processes"]),
             cpu_seconds=float(message["cpu_seconds"]),
             wall_seconds=float(message["wall_seconds"]),
@@ -140,6 +142,6 @@ def read_end(frame: Frame) -> End:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StreamError(f"{_UNKNOWN_END}: {error}") from error
-    if end.why not in _ENDS:
+    if end.why not in ENDS:
         raise StreamError(f"{_UNKNOWN_END}: {end.why!r}")
     return end

@@ -5,13 +5,15 @@ lcb_runner/evaluation/testing_util.py), quirk for quirk, except for one thing: i
 reports what the program printed or returned, and the host decides. No expected output is in this
 process, this container or any file it can open.
 
-A frame is one kind byte, a 4-byte big-endian length and the payload:
+A frame is one kind byte, the number of the test it answers, the length of the payload (4 bytes
+each, big-endian) and the payload; turns.py says which may follow which:
 
+    G  all is set up; the submission's own first line is next
     C  the module is ready          F  no module, or the whole job failed: JSON {stage, error}
     O  output of a test, UTF-8      V  value of a test, JSON (values.py)
     X  exception in a test: JSON {error, timeout}
     A  the alarm went off           B  ended by a BaseException: JSON {error}
-    S  output over its limit        D  all tests ran
+    S  output over its limit
 
 Everything a submission could patch and this module needs later is bound to a name here, at import.
 Standard library only. Never add a `from __future__` import: `exec` would pass it on to submissions.
@@ -24,7 +26,6 @@ import json
 import os
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -32,6 +33,7 @@ from types import ModuleType
 from typing import Any
 
 from sandboxes.python_judge.streams import captured_stdout, patched_stdin
+from sandboxes.python_judge.turns import BEGUN, FRAME, OUTPUT, VALUE
 from sandboxes.python_judge.values import encode_value
 
 _STAR_IMPORTED = (
@@ -60,11 +62,11 @@ _ABSENT = object()
 _taken: list[Any] = []  # by the guard, in the order of `_guarded`
 
 _write, _exit = os.write, os._exit
-_setitimer, _dumps = signal.setitimer, json.dumps
+_setitimer, _dumps, _pack = signal.setitimer, json.dumps, FRAME.pack
 set_handler = _signal.signal  # signal.signal makes enums of its arguments: 0.1 ms in a child
 _SIGALRM, _SIGPROF = int(signal.SIGALRM), int(signal.SIGPROF)
 
-Send = Callable[[bytes, bytes], None]
+_ANSWERS = (OUTPUT, VALUE)
 
 PRELUDE = ModuleType("tmp_sol", "")
 
@@ -76,6 +78,22 @@ def execute_prelude() -> None:
 
 class TimeoutException(Exception):  # noqa: N818  its name is part of the official rule
     """Raised in the submission's frame when the alarm goes off."""
+
+
+class Send:
+    """Writes frames to the server, each with the number of the test that it is about."""
+
+    def __init__(self, channel: int) -> None:
+        self._channel = channel
+        self.test = 0
+
+    def __call__(self, kind: bytes, payload: bytes = b"") -> None:
+        """Write one frame; an answer makes the next test's number the next."""
+        data = memoryview(_pack(kind, self.test, len(payload)) + payload)
+        while data:
+            data = data[_write(self._channel, data) :]
+        if kind in _ANSWERS:
+            self.test += 1
 
 
 class Job:
@@ -116,17 +134,12 @@ class Problem:
 
 def run(job: Job, judge: Callable[[Job, Send], None], channel: int) -> None:
     """Have `judge` (run_official or run_fair) send the job's frames; never returns."""
-
-    def send(kind: bytes, payload: bytes = b"") -> None:
-        data = memoryview(struct.pack(">cI", kind, len(payload)) + payload)
-        while data:
-            data = data[_write(channel, data) :]
-
+    send = Send(channel)
     try:
         sys.set_int_max_str_digits(MAX_INT_DIGITS)
         _catch_alarm(send)
+        send(BEGUN)
         judge(job, send)
-        send(b"D")
     except BaseException as error:  # noqa: BLE001  SystemExit and its like end the official child too
         job.disarm()
         send(b"B", to_json(error=shown(error)))

@@ -9,8 +9,11 @@ import os
 import signal
 import stat
 
+from sandboxes.python_judge.identity import become_submission
+
 _OOM_COUNTERS = ("/sys/fs/cgroup/memory/memory.oom_control", "/sys/fs/cgroup/memory.events")
 _kill, _unlink, _rmdir, _chmod = os.kill, os.unlink, os.rmdir, os.chmod
+_fork = os.fork
 
 
 class Usage:
@@ -23,6 +26,7 @@ class Usage:
         self.out_of_memory = False
         self.processes = 0
         self.clean = False
+        self.state = ""  # what of the server's own is no longer as it was
 
 
 def sweep(pid: int) -> Usage:
@@ -40,6 +44,30 @@ def sweep(pid: int) -> Usage:
         usage.memory_bytes = max(usage.memory_bytes, resources.ru_maxrss * 1024)
         if reaped == pid:
             usage.status = os.waitstatus_to_exitcode(status)
+
+
+def is_empty(folder: str) -> bool:
+    """Return whether nothing is in a folder."""
+    with os.scandir(folder) as entries:
+        return next(entries, None) is None
+
+
+def empty_as(user: int, folder: str) -> bool:
+    """Delete what a user has left in a folder; return whether it is empty now.
+
+    By a process of that user: nobody else may delete there.
+    """
+    if is_empty(folder):
+        return True
+    pid = _fork()
+    if pid == 0:
+        try:
+            become_submission(user)
+            empty(folder)
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    return is_empty(folder)
 
 
 def empty(folder: str) -> bool:

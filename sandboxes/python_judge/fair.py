@@ -26,16 +26,21 @@ from sandboxes.python_judge.child import (
     to_json,
 )
 
+_REPORTED = 7  # exit status of a test's process that has sent its frame
+
 
 def run_fair(job: Job, send: Send) -> None:
     """Run each test in a process of its own, with real streams; what a fair judge would see."""
     lift_guard()
-    send(b"C", b"")
+    send(b"C")
     for index in range(len(job.problem.inputs)):
+        send.test = index
         pid = os.fork()
         if pid == 0:
             _fair_test(job, index, send)
-        os.waitpid(pid, 0)
+        _, status = os.waitpid(pid, 0)
+        if os.waitstatus_to_exitcode(status) != _REPORTED:  # it took its frame with it
+            send(b"X", to_json(error="the process ended", timeout=False))
 
 
 def _fair_test(job: Job, index: int, send: Send) -> None:
@@ -45,7 +50,7 @@ def _fair_test(job: Job, index: int, send: Send) -> None:
             _fair_program(job, index, send)
         elif has_arguments(job, send):
             name, source = job.problem.fn_name, LAST_LINE + job.code
-            method = prepare(job, source, PRELUDE, name, lambda *_: None)
+            method = prepare(job, source, PRELUDE, name, _Silent(-1))
             if method is None:
                 send(b"X", to_json(error="the module does not load", timeout=False))
             else:
@@ -57,7 +62,14 @@ def _fair_test(job: Job, index: int, send: Send) -> None:
         job.disarm()
         send(b"X", to_json(error=shown(error), timeout=isinstance(error, TimeoutException)))
     finally:
-        os._exit(0)
+        os._exit(_REPORTED)
+
+
+class _Silent(Send):
+    """Drops what would be said while the module loads."""
+
+    def __call__(self, kind: bytes, payload: bytes = b"") -> None:
+        """Write nothing."""
 
 
 def _fair_program(job: Job, index: int, send: Send) -> None:

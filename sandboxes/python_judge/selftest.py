@@ -81,6 +81,17 @@ def _be_root() -> None:
     posix.setuid(0)
 
 
+def _have_a_capability() -> None:
+    with open("/proc/self/status") as file:
+        held = [line for line in file if line.startswith("Cap") and int(line.split()[1], 16)]
+    if not held:
+        raise PermissionError
+
+
+def _limit_server() -> None:
+    _call(_libc.prlimit64(1, 9, ctypes.byref((ctypes.c_uint64 * 2)(1 << 26, 1 << 26)), None))
+
+
 TRIES: dict[str, Callable[[], None]] = {
     "network": _connect,
     "vsock": _vsock,
@@ -89,6 +100,11 @@ TRIES: dict[str, Callable[[], None]] = {
     "server environment": _read_file("/proc/1/environ"),
     "server descriptors": _list_server,
     "kill server": _kill_server,
+    "schedule server": lambda: os.sched_setscheduler(1, os.SCHED_IDLE, os.sched_param(0)),
+    "server's priority": lambda: os.setpriority(os.PRIO_PROCESS, 1, 19),
+    "server's affinity": lambda: os.sched_setaffinity(1, os.sched_getaffinity(0)),
+    "server's limits": _limit_server,
+    "capability": _have_a_capability,
     "user namespace": lambda: _call(_libc.unshare(_CLONE_NEWUSER)),
     "mount": lambda: _call(_libc.mount(b"none", b"/tmp", b"tmpfs", 0, None)),
     "mount namespace": lambda: _call(_libc.unshare(_CLONE_NEWNS)),

@@ -9,15 +9,18 @@ kind byte, a 4-byte big-endian length, the payload (JSON unless said).
                      K kill: the run's number, 4 bytes; ignored when that run is over
     server -> host   H hello {python, packages, features}
                      T a child's frame: stamps (run.py), then its kind byte and its payload
-                     E end of the run {run, why, ...}, after everything it left is gone
+                     W the run still waits for its core: its number, 4 bytes
+                     E end of the run {run, why, ...}, after everything it left is gone; why:
+                       done, died, killed, time, bound (as long as may be, without its CPU time),
+                       output, protocol, setup (before the submission's first line)
 
-The server never runs or parses a submission. It keeps the clock (run.py) and cleans up
-(cleaning.py). Code and outputs pass through memory that forked children don't get (channel.py), so
-that a submission can't copy what an earlier one of the same problem printed. Threat model:
-README.md. Standard library only.
+The server never runs or parses a submission. It keeps the clock (run.py), cleans up (cleaning.py)
+and looks whether it is as it was (state.py). Submissions are another user (identity.py). Code and
+outputs pass through memory that forked children don't get (channel.py), so that a submission can't
+copy what an earlier one of the same problem printed. Threat model: README.md. Standard library
+only.
 """
 
-import contextlib
 import gc
 import importlib
 import json
@@ -29,8 +32,11 @@ import sys
 
 from sandboxes.python_judge import child
 from sandboxes.python_judge.channel import Channel
-from sandboxes.python_judge.cleaning import OutOfMemoryKills, empty, sweep
-from sandboxes.python_judge.run import Run, set_dumpable
+from sandboxes.python_judge.cleaning import OutOfMemoryKills, empty_as, sweep
+from sandboxes.python_judge.identity import become_server
+from sandboxes.python_judge.meter import ContainerClock
+from sandboxes.python_judge.run import Ground, Run
+from sandboxes.python_judge.state import ServerState
 
 _PACKAGES = "/judge/site-packages"
 _SCRATCH = "/tmp"
@@ -41,12 +47,14 @@ _NUMPY_USERS = re.compile(rb"numpy|scipy|pandas")
 class Server:
     """The problems it has loaded and what it needs to serve them."""
 
-    def __init__(self, channel: Channel, wakeup: int) -> None:
-        self._channel = channel
+    def __init__(self, ground: Ground, wakeup: int) -> None:
+        self._ground = ground
+        self._channel = ground.channel
         self._wakeup = wakeup
         self._problems: dict[str, child.Problem] = {}
         self._kills = OutOfMemoryKills()
         self._has_numpy = False
+        self._state = ServerState(_SCRATCH)
 
     def serve(self) -> None:
         """Obey until the host closes the stream."""
@@ -68,13 +76,14 @@ class Server:
         header["code_bytes"] = len(code)
         if not self._has_numpy and _NUMPY_USERS.search(code):
             self._load_numpy()
-        run = Run(header, self._problems[header["key"]], code, self._channel)
+        run = Run(header, self._problems[header["key"]], code, self._ground)
         run.watch(self._wakeup)
         summary = run.summary()
         usage = sweep(run.pid)
         run.close()
         usage.out_of_memory = usage.status == -signal.SIGKILL and self._kills.has_grown()
-        usage.clean = empty(_SCRATCH)
+        usage.clean = empty_as(self._ground.user, _SCRATCH)
+        usage.state = self._state.difference()
         end = json.dumps(summary | vars(usage)).encode()
         self._channel.write(b"E", end, before=run.unsent)
         self._channel.buffer.release(run.peak)
@@ -85,6 +94,7 @@ class Server:
         importlib.import_module("numpy")
         child.set_guard()
         _freeze()
+        self._state.remember()
         self._has_numpy = True
 
 
@@ -100,11 +110,16 @@ def main() -> None:
     sys.stdin.close()
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  for good
     os.environ.pop("PYTHONPATH", None)
+    user = int(sys.argv[1])
+    become_server(user)
     child.execute_prelude()
-    features = _harden()
-    server = Server(channel, _wake_on_children())
+    container = ContainerClock()
+    features = {"batch": _yield_to_children(), "container_clock": container.works}
+    sys.set_int_max_str_digits(child.MAX_INT_DIGITS)  # officially set before inputs are parsed
+    wakeup = _wake_on_children()
     child.set_guard()
     _freeze()
+    server = Server(Ground(channel, container, user + 1), wakeup)
     hello = {"python": sys.version.split()[0], "packages": _packages(), "features": features}
     channel.write(b"H", json.dumps(hello).encode())
     server.serve()
@@ -123,14 +138,13 @@ def _freeze() -> None:
     gc.freeze()
 
 
-def _harden() -> dict[str, bool]:
-    """Shut this process's memory and descriptors to its own children."""
-    features = {"not_dumpable": set_dumpable(0)}
-    with contextlib.suppress(OSError):  # it only saves time: frames are relayed in batches
+def _yield_to_children() -> bool:
+    """Let children run on when a frame comes: relaying frames in batches is faster."""
+    try:
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-        features["batch"] = True
-    sys.set_int_max_str_digits(child.MAX_INT_DIGITS)  # officially set before inputs are parsed
-    return features
+    except OSError:
+        return False
+    return True
 
 
 def _wake_on_children() -> int:

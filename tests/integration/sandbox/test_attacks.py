@@ -41,6 +41,8 @@ def test_an_attack_gets_its_verdict_and_leaves_nothing_behind(judge, folder) -> 
     expected = json.loads((folder / "expect.json").read_text())
     (result,) = judge(attack(folder))
     assert result.verdict.value in expected["verdicts"], result
+    if "results" in expected:
+        assert list(result.results) == expected["results"]
     honest, around = judge(HONEST, LOOK_AROUND)
     assert honest.verdict is Verdict.ACCEPTED
     assert around.verdict is Verdict.ACCEPTED, around.error

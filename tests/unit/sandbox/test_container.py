@@ -7,28 +7,35 @@ import socket
 import pytest
 
 from g4eval.bundled import bundled_dir
-from g4eval.sandbox.container import Limits, container_options, owner_is_dead, owner_label
+from g4eval.sandbox.container import PLACES, Limits, container_options, owner_is_dead, owner_label
 from g4eval.sandbox.image import SOURCES, image_tag
 
 pytest.importorskip("docker")
 
 
 def options(**changes):
-    given = {"image": "i", "slot": 2, "core": 1, "runtime": None, "owner": "me"}
+    given = {"image": "i", "place": 2, "core": 1, "runtime": None, "owner": "me"}
     return container_options(Limits(), **{**given, **changes})
 
 
-def test_a_container_has_no_network_no_capability_and_one_small_folder_to_write() -> None:
+def test_a_container_has_no_network_four_capabilities_and_one_small_folder_to_write() -> None:
     got = options()
     assert got["network_mode"] == "none"
     assert got["read_only"] is True
     assert got["cap_drop"] == ["ALL"]
+    assert got["cap_add"] == [
+        "SETUID",
+        "SETGID",
+        "KILL",
+        "SETPCAP",
+    ]  # the server's; submissions have none
     assert "no-new-privileges" in got["security_opt"]
     assert got["tmpfs"] == {"/tmp": "size=67108864,nr_inodes=1024,noexec,nosuid,nodev,mode=1777"}
     assert got["pids_limit"] == 64
     assert got["mem_limit"] == got["memswap_limit"] == 4 << 30
     assert got["cpuset_cpus"] == "1"
-    assert got["user"] == "20002:20002"
+    assert got["user"] == "0:0"  # which the server leaves before it does anything
+    assert got["command"] == ["20004"]
     assert got["ipc_mode"] == "none"
     assert got["init"] is False
     assert "volumes" not in got
@@ -85,6 +92,21 @@ def test_sockets_are_local_and_processes_get_no_new_namespace() -> None:
     ] or rules["socket"]["args"] == [{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}]
     assert rules["clone"]["args"][0]["value"] == 0x7E020000
     assert rules["clone3"]["errnoRet"] == 38
+
+
+def test_no_two_places_share_a_user_and_all_fit_a_user_namespace() -> None:
+    first, last = options(place=0)["command"], options(place=PLACES - 1)["command"]
+    assert options(place=1)["command"] == [str(int(first[0]) + 2)]  # the server, and submissions
+    assert int(last[0]) + 1 < 1 << 16
+
+
+def test_every_file_of_the_server_goes_into_the_image() -> None:
+    folder = bundled_dir("sandboxes") / "python_judge"
+    modules = {path.name for path in folder.glob("*.py")} - {"selftest.py"}
+    assert modules == {name for name in SOURCES if name.endswith(".py")}
+    copied = (folder / "Dockerfile").read_text().replace("\\\n", " ")
+    (line,) = [line for line in copied.splitlines() if line.startswith("COPY channel.py")]
+    assert set(line.split()[1:-1]) == modules
 
 
 def test_this_process_owns_its_containers() -> None:

@@ -20,10 +20,12 @@ from g4eval.sandbox.protocol import (
 END = {
     "run": 3,
     "why": "done",
+    "answered": 2,
     "last": {"wall": 1, "cpu": 1, "waited": 0, "slept": 0},
     "status": 0,
     "out_of_memory": False,
     "clean": True,
+    "state": "",
     "processes": 1,
     "cpu_seconds": 1.0,
     "wall_seconds": 2.0,
@@ -89,7 +91,14 @@ def test_an_end_is_read_whole() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"why": "won"}, {"last": {}}, {"last": 5}, {"run": None}, {"cpu_seconds": "x"}],
+    [
+        {"why": "won"},
+        {"last": {}},
+        {"last": 5},
+        {"run": None},
+        {"answered": None},
+        {"cpu_seconds": "x"},
+    ],
 )
 def test_an_end_that_lies_about_its_shape_is_a_stream_error(change: dict[str, object]) -> None:
     with pytest.raises(StreamError):

@@ -41,29 +41,38 @@ def test_a_slot_without_one_prefers_a_problem_that_no_other_slot_works_on() -> N
     assert [take(schedule), take(schedule), take(schedule)] == ["a1", "b1", "a2"]
 
 
-def test_a_job_alone_waits_for_all_others_and_lets_none_start_beside_it() -> None:
+def test_a_job_judged_before_waits_like_any_other() -> None:
     schedule = Schedule()
-    alone, other = task("alone"), task("other")
-    schedule.add(alone, alone=True)
-    schedule.add(other)
-    assert take(schedule) == "other"
+    again = task("again")
+    schedule.add(again)
+    schedule.add(task("b"))
+    assert take(schedule) == "again"
+    schedule.add(again)
+    assert [take(schedule), take(schedule)] == ["b", "again"]
+
+
+def test_a_slot_that_does_not_wait_is_told_that_there_is_nothing() -> None:
+    schedule = Schedule()
+    assert schedule.take((), wait=False) is None
     got: list[Task | None] = []
     waiter = threading.Thread(target=lambda: got.append(schedule.take(())))
     waiter.start()
     waiter.join(0.1)
-    assert got == []  # not while the other one runs
-    schedule.finish(other)
-    waiter.join(5)
-    assert got == [alone]
+    assert got == []
     late = task("late")
     schedule.add(late)
-    second = threading.Thread(target=lambda: got.append(schedule.take(())))
-    second.start()
-    second.join(0.1)
-    assert got == [alone]  # nor anything beside it
-    schedule.finish(alone)
-    second.join(5)
-    assert got == [alone, late]
+    waiter.join(5)
+    assert got == [late]
+
+
+def test_a_problem_whose_job_is_held_is_free_for_others() -> None:
+    schedule = Schedule()
+    first = task("a1", "p")
+    for one in (first, task("a2", "p"), task("b1", "q"), task("b2", "q")):
+        schedule.add(one)
+    assert take(schedule) == "a1"
+    schedule.hold(first)
+    assert take(schedule) == "a2"
 
 
 def test_closing_gives_back_what_waits_and_runs_and_wakes_every_slot() -> None:
@@ -71,7 +80,8 @@ def test_closing_gives_back_what_waits_and_runs_and_wakes_every_slot() -> None:
     first, second, third = task("a"), task("b"), task("c")
     schedule.add(first)
     schedule.add(second)
-    schedule.add(third, alone=True)
+    schedule.add(third)
     assert take(schedule) == "a"
+    schedule.hold(first)
     assert {left.job.job_id for left in schedule.close()} == {"a", "b", "c"}
     assert schedule.take(()) is None

@@ -5,9 +5,6 @@ import shutil
 import sys
 import threading
 
-import pytest
-
-from g4eval.sandbox.protocol import Lap, Report, ends_run
 from sandboxes.python_judge import child
 from sandboxes.python_judge.channel import HEADER, Channel
 from sandboxes.python_judge.cleaning import empty
@@ -57,22 +54,3 @@ def test_the_guard_takes_the_official_names_and_gives_them_back(monkeypatch) -> 
     assert guarded == [None] * 5
     assert (os.kill, os.getcwd, shutil.rmtree, sys.modules.get("resource")) == before
     assert not hasattr(os, "lchflags")
-
-
-@pytest.mark.parametrize(
-    ("kind", "test", "ends"),
-    [
-        (b"O", 1, False),
-        (b"O", 2, True),
-        (b"V", 2, True),
-        (b"X", 0, True),
-        (b"F", 0, True),
-        (b"B", 0, True),
-        (b"S", 0, True),
-        (b"C", 0, False),
-        (b"A", 2, False),
-    ],
-)
-def test_the_host_knows_when_the_server_ends_a_run_itself(kind, test, ends) -> None:
-    report = Report(run=1, test=test, lap=Lap(0, 0, 0, 0), kind=kind, payload=b"")
-    assert ends_run(report, n_tests=3) is ends

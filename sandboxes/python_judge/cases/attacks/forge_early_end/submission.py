@@ -2,6 +2,6 @@ import os, struct
 
 for descriptor in range(3, 256):
     try:
-        os.write(descriptor, struct.pack(">cI", b"D", 0))
+        os.write(descriptor, struct.pack(">cII", b"D", 0, 0))
     except OSError:
         pass

@@ -1,10 +1,10 @@
 import os, struct
 
-def frame(kind, payload=b""):
-    return struct.pack(">cI", kind, len(payload)) + payload
+def frame(kind, payload=b"", test=0):
+    return struct.pack(">cII", kind, test, len(payload)) + payload
 
 for descriptor in range(3, 256):
     try:
-        os.write(descriptor, frame(b"O", b"forged") + frame(b"D"))
+        os.write(descriptor, frame(b"O", b"forged") + frame(b"O", b"forged", 1))
     except OSError:
         pass

@@ -3,7 +3,7 @@ import os, posix, struct, time
 if posix.fork() == 0:
     while True:
         try:
-            os.write(3, struct.pack(">cI", b"O", 15) + b"secret-40961873")
+            os.write(3, struct.pack(">cII", b"O", 0, 15) + b"secret-40961873")
         except OSError:
             pass
         time.sleep(0.001)

@@ -1,0 +1,4 @@
+import os
+
+os.kill is None
+os.abort()

@@ -1,0 +1,6 @@
+class Solution:
+    def f(self, n):
+        if n == 0:
+            return 0
+        while n:
+            pass

@@ -1,0 +1,5 @@
+import os
+
+if input() == "1":
+    os._exit(0)
+print("same")
