@@ -36,6 +36,7 @@ LABEL = "org.g4eval.judge"
 OWNER_LABEL = "org.g4eval.judge.owner"
 _START_SECONDS = 60.0
 _PATIENCE_SECONDS = 15.0  # beyond what the server itself allows, before we call it dead
+_EVENT_SECONDS = 2
 _LOADED_BYTES = 16 << 20
 _FIRST_USER = 20_000
 PLACES = 20_000  # the last user is below 65,536, the end of a user namespace of Docker's
@@ -212,6 +213,21 @@ class Container:
             elif report.kind == b"X":
                 output += f"{report.payload!r}"
         return output
+
+    def ran_out_of_memory(self) -> bool:
+        """Return whether the kernel killed in it for memory, as Docker was told; never raises."""
+        from docker.errors import APIError
+
+        until = int(time.time()) + _EVENT_SECONDS  # what has happened may be told a little later
+        wanted = {"container": self.handle.id, "event": "oom"}
+        client = self.handle.client
+        try:
+            with contextlib.closing(
+                client.events(since=until - 3600, until=until, filters=wanted, decode=True)
+            ) as events:
+                return any(True for _ in events)
+        except (APIError, OSError, ValueError):
+            return False
 
     def remove(self) -> None:
         """End it, whatever it is doing; never raises."""

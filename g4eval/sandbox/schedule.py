@@ -20,6 +20,7 @@ class Task:
     is_fresh: bool = False  # needs a container of its own
     is_repeated: bool = False  # its result was lost with a container once
     failures: int = 0  # of ours
+    memory_kills: int = 0  # of them, those of a container that the kernel took for memory
     setups: int = 0  # failures before its first line, in proven containers
     earlier: list[JobResult] = field(default_factory=list)  # suspect verdicts, oldest first
 

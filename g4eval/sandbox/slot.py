@@ -131,7 +131,8 @@ class Slot:
             task.setups += proven
             task.failures += not proven
         if task.setups >= _MAX_SETUPS:
-            self._resolve(task, _never_begun(task, error))
+            why = f"{error}; so in {task.setups} fresh containers, where other programs run"
+            self._resolve(task, _blamed(task, Verdict.RUNTIME_ERROR, why))
         else:
             self._again(task, error)
 
@@ -148,7 +149,13 @@ class Slot:
                 other.is_repeated = True
                 self._schedule.add(other)
         task.failures += 1
-        self._again(task, error)
+        task.memory_kills += self._container.ran_out_of_memory()
+        if task.memory_kills >= _MAX_FAILURES:
+            self._resolve(
+                task, _blamed(task, Verdict.MEMORY_LIMIT, "out of memory, server and all")
+            )
+        else:
+            self._again(task, error)
 
     def _again(self, task: Task, error: StreamError) -> None:
         if task.failures >= _MAX_FAILURES:
@@ -192,18 +199,18 @@ def _with_history(result: JobResult, task: Task) -> JobResult:
     return replace(result, details={**result.details, "suspect": earlier})
 
 
-def _never_begun(task: Task, error: SetupError) -> JobResult:
-    """Return the result of a job that alone never begins where others do: it is to blame."""
+def _blamed(task: Task, verdict: Verdict, error: str) -> JobResult:
+    """Return the result of a job that fails again and again where others don't: it is to blame."""
     return JobResult(
         job_id=task.job.job_id,
-        verdict=Verdict.RUNTIME_ERROR,
-        results=(Verdict.RUNTIME_ERROR,),
-        error=f"{error}; so in {task.setups} fresh containers, where other programs run",
+        verdict=verdict,
+        results=(verdict,),
+        error=error,
         details={
             "official_results": [-2],
             "official_error_code": -5,
             "clock": task.clock,
             "tests": [],
-            "never_begun": task.setups,
+            "blamed": task.setups or task.memory_kills,
         },
     )

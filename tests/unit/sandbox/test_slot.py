@@ -36,6 +36,9 @@ class FakeContainer:
         self.is_spent = False
         self.poisoned = False
 
+    def ran_out_of_memory(self) -> bool:
+        return self.world.kills_for_memory
+
     def judge(self, job: CodeJob, problem: object, clock: str = "wall") -> Judged:
         if job.job_id in ("right", "wrong"):
             self.world.log.append(f"canary {self.number}")
@@ -63,6 +66,7 @@ class World:
         self.log: list[str] = []
         self.results: dict[str, JobResult] = {}
         self.made = 0
+        self.kills_for_memory = False
 
     def make(self) -> FakeContainer:
         self.made += 1
@@ -149,6 +153,14 @@ def test_a_container_lost_twice_is_our_failure_and_costs_no_other_verdict() -> N
     assert "failed twice: the container ended" in (world.results["lost"].error or "")
 
 
+def test_who_has_the_kernel_take_the_server_for_memory_is_not_ungraded() -> None:
+    world = World(greedy=[LOST, LOST], b=[RIGHT])
+    world.kills_for_memory = True
+    world.run()
+    assert world.verdicts == {"greedy": "MLE", "b": "AC"}
+    assert world.results["greedy"].details["official_error_code"] == -5
+
+
 def test_a_failure_before_the_first_line_is_judged_again_in_a_fresh_container() -> None:
     world = World(a=[RIGHT], odd=[SETUP, RIGHT], b=[RIGHT])
     world.run()
@@ -161,7 +173,7 @@ def test_three_failures_before_the_first_line_where_others_run_are_the_programs_
     world = World(odd=[SETUP] * 4, b=[RIGHT])
     world.run()
     assert world.verdicts == {"odd": "RTE", "b": "AC"}
-    assert world.results["odd"].details["never_begun"] == 3
+    assert world.results["odd"].details["blamed"] == 3
     assert world.results["odd"].details["official_error_code"] == -5
     assert len([line for line in world.runs if line.startswith("odd")]) == 4
 
