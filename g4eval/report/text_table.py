@@ -201,7 +201,7 @@ def _over_groups(summary: TaskSummary) -> Iterator[str]:
         yield (
             f"  harmonic mean over {name}, 1 added to each percentage: "
             f"{_percent(groups.harmonic)} ± {_percent(groups.harmonic_se)} "
-            f"({_range(groups.harmonic_interval)}; bias {_percent(groups.harmonic_bias)})"
+            f"({_range(groups.harmonic_interval)})"
         )
 
 

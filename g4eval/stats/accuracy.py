@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from g4eval.records import Estimate, Interval, Outcome
-from g4eval.stats.intervals import HIERARCHICAL_MAX_SAMPLES, hierarchical, student, wilson
+from g4eval.stats.intervals import both_intervals, wilson
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +46,13 @@ def estimate(rows: Sequence[Scored], n_missing: int = 0) -> Estimate:
     correct, counts = _counts(graded)
     n_truncated = sum(r.truncated for r in rows)
     value = _mean(correct, counts)
+    interval, interval_super = _intervals(correct, counts)
     return Estimate(
         value=value,
         se_fixed=se_fixed(correct, counts),
         se_super=se_super(correct, counts),
-        interval=_interval(correct, counts, value),
-        interval_super=_interval_super(correct, counts, value),
+        interval=interval,
+        interval_super=interval_super,
         n_samples=int(counts.size),
         n_repeats=int(counts.max(initial=0)),
         n_graded=len(graded),
@@ -73,16 +74,6 @@ def se_fixed(correct: NDArray[np.int64], counts: NDArray[np.int64]) -> float | N
     p = correct / counts
     per_sample = p * (1 - p) / (counts - 1)  # s_i² / k_i
     return float(math.sqrt(per_sample.sum()) / counts.size)
-
-
-def _se_fixed_filled(correct: NDArray[np.int64], counts: NDArray[np.int64]) -> float:
-    """Return SE_fixed, the samples with one repeat given the mean variance of the others."""
-    p = correct / counts
-    several = counts > 1
-    s2 = np.zeros(counts.size)
-    s2[several] = (p * (1 - p) * counts)[several] / (counts[several] - 1)
-    s2[~several] = s2[several].mean()
-    return float(math.sqrt((s2 / counts).sum()) / counts.size)
 
 
 def se_super(correct: NDArray[np.int64], counts: NDArray[np.int64]) -> float | None:
@@ -124,28 +115,17 @@ def _mean(correct: NDArray[np.int64], counts: NDArray[np.int64]) -> float:
     return float((correct / counts).mean()) if counts.size else math.nan
 
 
-def _interval(
-    correct: NDArray[np.int64], counts: NDArray[np.int64], value: float
-) -> Interval | None:
-    """Return the interval for these samples; at k = 1 Wilson, which is wider than it need be."""
+def _intervals(
+    correct: NDArray[np.int64], counts: NDArray[np.int64]
+) -> tuple[Interval | None, Interval | None]:
+    """Return the intervals for these samples and for samples like these.
+
+    At k = 1 both are Wilson's: about samples like these, so for these samples wider than need be.
+    """
     if not counts.size:
-        return None
+        return None, None
     if counts.max() == 1:
-        return wilson(float(correct.sum()), int(counts.size))
-    if counts.size <= HIERARCHICAL_MAX_SAMPLES:
-        return hierarchical(correct, counts)
-    error = _se_fixed_filled(correct, counts)
-    return student(value, error, int(counts.sum() - counts.size), "t, fixed samples")
-
-
-def _interval_super(
-    correct: NDArray[np.int64], counts: NDArray[np.int64], value: float
-) -> Interval | None:
-    if counts.size < 2:
-        return None
-    if counts.max() == 1:
-        return wilson(float(correct.sum()), int(counts.size))
-    error = se_super(correct, counts)
-    if not error:  # all samples alike: that says little about others
-        return wilson(value * counts.size, int(counts.size))
-    return student(value, error, int(counts.size - 1), "t, samples like these")
+        both = wilson(float(correct.sum()), int(counts.size))
+        return both, both if counts.size > 1 else None
+    found = both_intervals(correct, counts)
+    return found.samples, found.like_these if counts.size > 1 else None

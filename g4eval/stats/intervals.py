@@ -4,19 +4,16 @@ Formulas and the choice between them: docs/statistics.md.
 """
 
 import math
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
 from g4eval.records import Interval
+from g4eval.stats.posterior import posterior
 
 LEVEL = 0.95
-POSTERIOR_DRAWS = 20_000
-GRID_MEANS = 40
-GRID_ICCS = 19
-# Above so many samples SE_fixed and a normal quantile do as well (coverage 94 % at 198 x 4).
-HIERARCHICAL_MAX_SAMPLES = 600
 
 
 def wilson(successes: float, trials: int, level: float = LEVEL) -> Interval:
@@ -59,62 +56,47 @@ def clopper_pearson(successes: int, trials: int, level: float = LEVEL) -> Interv
     return Interval(low=low, high=high, method="clopper-pearson")
 
 
-def student(value: float, standard_error: float, degrees: int, method: str) -> Interval:
-    """Return value plus and minus t times SE, cut to [0, 1]."""
-    from scipy.stats import t
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BothIntervals:
+    """What one posterior says of these samples, and of samples like them."""
 
-    half = float(t.ppf(0.5 + LEVEL / 2, degrees)) * standard_error
-    return Interval(low=max(0.0, value - half), high=min(1.0, value + half), method=method)
+    samples: Interval
+    like_these: Interval
 
 
 def hierarchical(correct: NDArray[np.int64], graded: NDArray[np.int64]) -> Interval:
     """Return the interval of the mean success probability of these samples.
 
-    The model: c_i ~ Binomial(k_i, p_i), p_i ~ Beta with mean and ICC on a grid of flat weights that
-    all samples' counts update together. Then p_i are drawn from their posteriors and averaged. It
-    doesn't collapse where most samples are all right, and pools instead of dragging each sample to
-    a prior of its own (docs/statistics.md shows what that does).
+    posterior.py has the model. It doesn't collapse where most samples are all right, and pools
+    instead of dragging each sample to a prior of its own.
 
     Args:
         correct: [N] counts c_i.
         graded: [N] counts k_i > 0.
     """
-    means = (np.arange(GRID_MEANS) + 0.5) / GRID_MEANS
-    iccs = (np.arange(GRID_ICCS) + 1.0) / (GRID_ICCS + 1)
-    mean, icc = (axis.ravel() for axis in np.meshgrid(means, iccs, indexing="ij"))
-    total = 1 / icc - 1  # a + b of a Beta with this intraclass correlation
-    a, b = mean * total, (1 - mean) * total
-    weights = _grid_weights(a, b, correct, graded)
-
-    generator = np.random.default_rng(20_260_402)  # fixed: the same counts, the same interval
-    points = generator.choice(a.size, size=POSTERIOR_DRAWS, p=weights)
-    draws = np.zeros(POSTERIOR_DRAWS)
-    pairs, repeats = np.unique(np.stack([correct, graded]), axis=1, return_counts=True)
-    for (c, k), count in zip(pairs.T, repeats, strict=True):
-        shape = (POSTERIOR_DRAWS, int(count))
-        alpha, beta = (a[points] + c)[:, None], (b[points] + k - c)[:, None]
-        draws += generator.beta(alpha, beta, size=shape).sum(axis=1)
-    low, high = np.quantile(draws / correct.size, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
-    return Interval(low=float(low), high=float(high), method="hierarchical beta-binomial")
+    return both_intervals(correct, graded).samples
 
 
-def _grid_weights(
-    a: NDArray[np.float64],
-    b: NDArray[np.float64],
-    correct: NDArray[np.int64],
-    graded: NDArray[np.int64],
-) -> NDArray[np.float64]:
-    """Return each grid point's posterior weight: the product of Beta-Binomial likelihoods."""
-    from scipy.special import betaln
+def both_intervals(correct: NDArray[np.int64], graded: NDArray[np.int64]) -> BothIntervals:
+    """Return the intervals of these samples' mean and of the mean of samples like these.
 
-    log_weights = np.zeros(a.size)
-    pairs, repeats = np.unique(np.stack([correct, graded]), axis=1, return_counts=True)
-    for (c, k), count in zip(pairs.T, repeats, strict=True):
-        log_weights += count * (betaln(a + c, b + k - c) - betaln(a, b))
-    weights = np.exp(log_weights - log_weights.max())
-    return np.asarray(weights / weights.sum(), dtype=np.float64)
+    Neither leaves out what was measured, and where every try is right (or none), no limit is short
+    of 1 (or 0).
+    """
+    found = posterior(correct, graded)
+    tail = (1 - LEVEL) / 2
+    value = float((correct / graded).mean())
+    return BothIntervals(
+        samples=_around(value, found.limits_of_samples(tail), "hierarchical beta-binomial"),
+        like_these=_around(
+            value, found.limits_of_mean(tail), "hierarchical beta-binomial, samples like these"
+        ),
+    )
+
+
+def _around(value: float, limits: tuple[float, float], method: str) -> Interval:
+    return Interval(low=min(value, limits[0]), high=max(value, limits[1]), method=method)
 
 
 def _normal_quantile(probability: float) -> float:
-
     return NormalDist().inv_cdf(probability)
