@@ -9,7 +9,7 @@ from typing import Any
 import g4eval
 from g4eval.config import RunConfig, SamplingParams, parse_model
 from g4eval.engines.base import Answers, EngineFacts
-from g4eval.engines.server_facts import public_address
+from g4eval.engines.server_address import public_address
 from g4eval.errors import (
     ConfigError,
     NotReadyError,

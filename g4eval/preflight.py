@@ -121,7 +121,7 @@ def _about_thinking(answer: Completion, facts: EngineFacts) -> list[str]:
 
 
 def _about_room(facts: EngineFacts, budgets: dict[str, int]) -> Sequence[str]:
-    context = facts.context_tokens
+    context = facts.room_tokens
     room = {
         task_id: budget if context is None else min(budget, context)
         for task_id, budget in budgets.items()

@@ -91,6 +91,8 @@ class Completion:
     completion_tokens: int | None = None  # reasoning included
     started_at: float = 0.0  # seconds since the epoch, as the engine took the request up
     finished_at: float = 0.0
+    finish_word: str | None = None  # a server's word for its end that stands in no table
+    model: str | None = None  # as the server names it in its answer; None: it doesn't say
     # Imported only: the right letter, where the recorded prompt had the options in another order.
     target: str | None = None
 
@@ -102,7 +104,11 @@ class Completion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """A request that failed for good in this session; the next session sends it again."""
+    """A request that failed for good in this session; the next session sends it again.
+
+    A refused one can never succeed (content that is refused, a prompt longer than the context): it
+    is sent again only where that is asked for.
+    """
 
     key: str
     task_id: str
@@ -110,6 +116,7 @@ class Attempt:
     repeat: int
     error: str  # what happened, free of keys and passwords
     at: float  # seconds since the epoch
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

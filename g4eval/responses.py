@@ -36,17 +36,72 @@ _LABEL = re.compile(r"\s*thought\n")
 _CHANNEL = re.compile(r"\s*([a-z_]{1,20})\n|([a-z_]{1,20})[^<\n]{0,80}<\|message\|>")
 _ANSWERING = frozenset({"final", "answer", "response"})
 
+# Servers' words for why generation ended, in lower case. What is in neither table is nobody's.
 _STOP_REASONS = {
+    # The model ended its turn.
     "stop": StopReason.STOP,
     "eos": StopReason.STOP,
+    "eos_token": StopReason.STOP,  # TGI
     "stop_sequence": StopReason.STOP,
-    "end_turn": StopReason.STOP,
+    "stop_token": StopReason.STOP,
+    "stopped": StopReason.STOP,
+    "end_turn": StopReason.STOP,  # Anthropic
+    "end_of_turn": StopReason.STOP,
     "tool_calls": StopReason.STOP,
+    "tool_use": StopReason.STOP,
+    "function_call": StopReason.STOP,  # OpenAI before tool_calls
+    "complete": StopReason.STOP,  # Cohere
+    "completed": StopReason.STOP,
+    "finished": StopReason.STOP,
+    # The budget, the context or a loop detector cut it short.
     "length": StopReason.LENGTH,
     "max_tokens": StopReason.LENGTH,
+    "max_output_tokens": StopReason.LENGTH,
+    "max_new_tokens": StopReason.LENGTH,
+    "max_length": StopReason.LENGTH,
+    "model_length": StopReason.LENGTH,  # Mistral
+    "model_context_window_exceeded": StopReason.LENGTH,  # Anthropic
+    "context_length": StopReason.LENGTH,
+    "repetition": StopReason.LENGTH,  # vLLM's loop detector: it would have gone on to the budget
+    # Somebody's rule hid it.
     "content_filter": StopReason.FILTERED,
+    "content_filtered": StopReason.FILTERED,
     "filtered": StopReason.FILTERED,
+    "safety": StopReason.FILTERED,  # Gemini, and the three after it
+    "recitation": StopReason.FILTERED,
+    "blocklist": StopReason.FILTERED,
+    "prohibited_content": StopReason.FILTERED,
+    "refusal": StopReason.FILTERED,  # Anthropic
+    "sensitive": StopReason.FILTERED,
+    "guardrail_intervened": StopReason.FILTERED,  # Bedrock
 }
+# The usual ones, which an error lists.
+_SHOWN_WORDS = (
+    "stop", "eos", "stop_sequence", "end_turn", "tool_calls", "length", "max_tokens",
+    "content_filter", "filtered",
+)  # fmt: skip
+# The server stopped, not the model: never an answer.
+_FAILURE_WORDS = frozenset(
+    {
+        "abort",
+        "aborted",
+        "cancel",
+        "canceled",
+        "cancelled",
+        "disconnect",
+        "engine_error",
+        "error",
+        "failed",
+        "insufficient_system_resource",  # DeepSeek
+        "internal_error",
+        "network_error",
+        "overloaded",
+        "preempted",
+        "server_error",
+        "timeout",
+        "timed_out",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,8 +277,13 @@ def parse_stop_reason(word: str | None) -> StopReason:
         return StopReason.STOP
     reason = _STOP_REASONS.get(word.lower())
     if reason is None:
-        raise ValueError(f"{word!r} is not a stop reason; known: {', '.join(_STOP_REASONS)}")
+        raise ValueError(f"{word!r} is not a stop reason; known: {', '.join(_SHOWN_WORDS)}")
     return reason
+
+
+def is_failure_word(word: str) -> bool:
+    """Whether an engine's word for why it stopped says that it failed."""
+    return word.lower() in _FAILURE_WORDS
 
 
 def _first_closers(markers: list[re.Match[str]], *, starts_inside: bool) -> tuple[str, ...]:

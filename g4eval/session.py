@@ -301,10 +301,10 @@ def _note_short_context(
 ) -> None:
     for plan in plans:
         budget = plan.sampling.max_new_tokens
-        if facts.context_tokens is not None and budget > facts.context_tokens:
+        if facts.room_tokens is not None and budget > facts.room_tokens:
             reporter.note(
                 f"{plan.task.spec.id}: the budget of {budget:,} tokens is more than the context of "
-                f"{facts.context_tokens:,}: completions end there"
+                f"{facts.room_tokens:,}: completions end there"
             )
 
 

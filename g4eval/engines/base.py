@@ -53,6 +53,12 @@ class EngineFacts:
         }
 
     @property
+    def room_tokens(self) -> int | None:
+        """The context, however it was learned: `context_tokens`, or a fact of operation."""
+        limit = self.operation.get("context_limit")
+        return self.context_tokens or (limit if isinstance(limit, int) else None)
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256, in hex, over `identity()`."""
         return sha256_json(self.identity())
@@ -70,6 +76,7 @@ class EngineConfig:
     options: Mapping[str, Json] = field(default_factory=dict)  # `--set engine.KEY=VALUE`
     profile: Profile | None = None  # what is known of the model
     base_url: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # HTTP, of the user
     answers: Answers | None = None  # engine fake only: it reads no prompts
 
 

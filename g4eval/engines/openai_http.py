@@ -1,8 +1,8 @@
 """Engine `openai`: any OpenAI-compatible server, over httpx.
 
-One try at a request is `_send`; `_until_done` repeats it by the rules of `retry.py`, on a place
-that `pacing.py` gives; `in_flight.py` keeps many of them going. There is no limit on the total time
-of a request: only silence longer than `idle_timeout_seconds` counts as a broken connection.
+One try at a request is `OpenAISender.send`; `_until_done` repeats it by the rules of `retry.py`, on
+a place that `pacing.py` gives; `in_flight.py` keeps many of them going. What a server may send, and
+for how long it may be silent, stands in `server_json.py` and `server_clocks.py`.
 """
 
 import asyncio
@@ -13,76 +13,31 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any, Self, TypeVar
 
 from g4eval.config import parse_model
 from g4eval.engines.base import UNKNOWN, EngineConfig, EngineFacts
 from g4eval.engines.in_flight import complete_concurrently
-from g4eval.engines.openai_fields import read_prompt_logprobs, sampling_fields
+from g4eval.engines.openai_failures import advice, is_about_one
+from g4eval.engines.openai_fields import read_prompt_logprobs
+from g4eval.engines.openai_options import DECLARABLE, OpenAIOptions
+from g4eval.engines.openai_sender import OpenAISender, RequestState
 from g4eval.engines.openai_stream import AnswerParts
-from g4eval.engines.pacing import AdaptiveLimit
-from g4eval.engines.plain_prompt import plain_prompt
+from g4eval.engines.pacing import START, AdaptiveLimit
 from g4eval.engines.retry import Failure, RequestFailedError, RetryPolicy, Tries
-from g4eval.engines.server_connection import ServerConnection
-from g4eval.engines.server_facts import ServerFacts, ask_server, server_root
+from g4eval.engines.server_address import api_key_from
+from g4eval.engines.server_clocks import AnswerTimedOutError
+from g4eval.engines.server_connection import ConnectionOptions, ServerConnection
+from g4eval.engines.server_facts import ServerFacts, ask_server, find_model
+from g4eval.engines.server_secrets import secrets_in
 from g4eval.errors import ConfigError, EngineError, nearest
-from g4eval.records import Attempt, Completion, Request, TokenScores
+from g4eval.records import Attempt, Completion, Request, StopReason, TokenScores
 from g4eval.responses import build_completion
+
+__all__ = ["OpenAIEngine", "OpenAIOptions", "api_key_from"]
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
-
-# A prompt has no more tokens than UTF-8 bytes, but for what a chat template adds a turn.
-_TEMPLATE_TOKENS = 64
-
-# Facts that a server rarely tells, which the user may declare with `--set engine.NAME=VALUE`.
-_DECLARABLE = (
-    "engine_version",
-    "weights_fingerprint",
-    "dtype",
-    "quantization",
-    "kv_cache_dtype",
-    "attention_backend",
-    "parallelism",
-    "speculative_decoding",
-    "chat_template_hash",
-    "reasoning_parser",
-    "context_tokens",
-)
-
-
-class OpenAIOptions(BaseModel):
-    """`--set engine.KEY=VALUE` of engine `openai`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    api: Literal["chat", "completions"] = "chat"
-    stream: bool = True
-    thinking: bool | None = None  # asked of the chat template; None: its default
-    concurrency: int = Field(default=64, ge=1)  # at most; fewer after a 429
-    idle_timeout_seconds: float = Field(default=1800.0, gt=0)
-    connect_timeout_seconds: float = Field(default=30.0, gt=0)
-    max_retries: int = Field(default=8, ge=0)
-    first_wait_seconds: float = Field(default=1.0, ge=0)
-    longest_wait_seconds: float = Field(default=60.0, ge=0)
-    rate_limit_patience_seconds: float = Field(default=3600.0, ge=0)
-    give_up_after: int = Field(default=32, ge=1)  # requests failed in a row, none done between
-    omit: tuple[str, ...] = ()  # body fields this server refuses: ("top_k", "min_p")
-    extra_body: Mapping[str, Any] = Field(default_factory=dict)  # more body fields, sent as given
-
-    engine_version: str | None = None
-    weights_fingerprint: str | None = None
-    dtype: str | None = None
-    quantization: str | None = None
-    kv_cache_dtype: str | None = None
-    attention_backend: str | None = None
-    parallelism: str | None = None
-    speculative_decoding: str | None = None
-    chat_template_hash: str | None = None
-    reasoning_parser: str | None = None
-    context_tokens: int | None = Field(default=None, ge=1)
 
 
 class OpenAIEngine:
@@ -93,19 +48,34 @@ class OpenAIEngine:
         model: the id by which the server knows the model.
         base_url: the API's address, ending in /v1 as a rule.
         api_key: sent to the server and kept nowhere else.
+        headers: sent to the server; their names alone are kept.
     """
 
     def __init__(
-        self, options: OpenAIOptions, *, model: str, base_url: str, api_key: str | None = None
+        self,
+        options: OpenAIOptions,
+        *,
+        model: str,
+        base_url: str,
+        api_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self._options = options
         self._model = model
+        self._header_names = sorted(headers or ())
+        self._limit = AdaptiveLimit(options.concurrency)
         self._connection = ServerConnection(
             base_url,
             api_key=api_key,
-            connections=options.concurrency,
-            idle_timeout_seconds=options.idle_timeout_seconds,
-            connect_timeout_seconds=options.connect_timeout_seconds,
+            options=ConnectionOptions(
+                connections=options.concurrency,
+                queue_timeout_seconds=options.queue_timeout_seconds,
+                idle_timeout_seconds=options.idle_timeout_seconds,
+                connect_timeout_seconds=options.connect_timeout_seconds,
+                headers=headers or {},
+            ),
+            more_secrets=frozenset(secrets_in(options.extra_body)),
+            on_progress=self._limit.progress,
         )
         self._policy = RetryPolicy(
             max_retries=options.max_retries,
@@ -113,8 +83,8 @@ class OpenAIEngine:
             longest_wait_seconds=options.longest_wait_seconds,
             rate_limit_patience_seconds=options.rate_limit_patience_seconds,
         )
-        self._limit = AdaptiveLimit(options.concurrency)
         self._server = ServerFacts()
+        self._sender = OpenAISender(options, model, self._connection)
         self._n_failed_in_a_row = 0
 
     @classmethod
@@ -140,6 +110,7 @@ class OpenAIEngine:
             model=config.model,
             base_url=config.base_url,
             api_key=api_key_from(os.environ),
+            headers=config.headers,
         )
 
     async def __aenter__(self) -> Self:
@@ -149,6 +120,8 @@ class OpenAIEngine:
         except BaseException:
             await self._connection.__aexit__()
             raise
+        self._sender.meet(self._server)
+        self._set_pace(self._server.slots)
         return self
 
     async def __aexit__(
@@ -159,11 +132,16 @@ class OpenAIEngine:
     ) -> None:
         await self._connection.__aexit__()
 
+    @property
+    def capacity(self) -> int:
+        """How many requests are worth having in flight now."""
+        return self._limit.capacity
+
     def describe(self) -> EngineFacts:
         """Return what the server says and what the user declared; the rest is unknown."""
         options, server = self._options, self._server
-        declared = self._declared()
-        told = {name: value for name in _DECLARABLE if (value := getattr(server, name, None))}
+        declared = options.declared()
+        told = {name: value for name in DECLARABLE if (value := getattr(server, name, None))}
         if server.kind != UNKNOWN:
             told["engine_version"] = f"{server.kind} {server.version}"
         if options.api == "completions":
@@ -183,6 +161,7 @@ class OpenAIEngine:
                 "address": self._connection.address,
                 "concurrency": options.concurrency,
                 "stream": options.stream,
+                **self._learned(),
             },
             declared=tuple(sorted(declared)),
         )
@@ -211,64 +190,129 @@ class OpenAIEngine:
             "prompt_logprobs": top_k,
         }
         try:
-            answer = await self._until_done(lambda: self._connection.post_json("completions", body))
+            answer = await self._until_done(
+                lambda: self._connection.post_for_scores("completions", body)
+            )
         except RequestFailedError as error:
             hint = "serve it with --max-logprobs at least as large" if top_k else None
             raise self._stopped(error, hint=hint) from None
-        return read_prompt_logprobs(token_ids, answer["choices"][0]["prompt_logprobs"], top_k)
+        choices = answer.get("choices")
+        first = choices[0] if isinstance(choices, list) and choices else {}
+        rows = first.get("prompt_logprobs") if isinstance(first, dict) else None
+        return read_prompt_logprobs(token_ids, rows, top_k)
 
     async def _meet_server(self) -> ServerFacts:
-        async def ask(address: str) -> dict[str, Any]:
+        async def ask(address: str) -> Any:
             try:
                 return await self._connection.get_json(address)
             except RequestFailedError:
                 return {}
 
-        try:
-            models = await self._until_done(
-                lambda: self._connection.get_json("models"), give_up_on=(Failure.UNREACHABLE,)
-            )
-        except RequestFailedError as error:
-            raise self._stopped(error) from None
-        server = await ask_server(ask, self._connection.address, models, self._model)
-        if server.models and self._model not in server.models:
+        async def post(address: str, body: Mapping[str, Any]) -> Any:
+            try:
+                return await self._connection.post_json(address, body)
+            except RequestFailedError:
+                return {}
+
+        async def read(address: str) -> str:
+            try:
+                return await self._connection.get_text(address)
+            except RequestFailedError:
+                return ""
+
+        models = await self._list_models()
+        address = self._connection.address
+        server = await ask_server(ask, address, models, self._model, post=post, read=read)
+        if server.models and not find_model(self._model, server.models):
             raise EngineError(
                 f"the server has no model {self._model!r}",
-                where=self._connection.address,
+                where=address,
                 hint=nearest(self._model, server.models),
             )
-        for name, value in self._declared().items():
+        for name, value in self._options.declared().items():
             told = getattr(server, name, UNKNOWN)
             if told not in (UNKNOWN, None, value):
                 raise ConfigError(
                     f"engine.{name} is declared as {value!r}, and the server says {told!r}",
-                    where=self._connection.address,
+                    where=address,
                 )
         return server
 
+    async def _list_models(self) -> Any:
+        """Return what `/models` answers; nothing where the server answers questions without it."""
+        try:
+            return await self._connection.get_json("models")
+        except RequestFailedError as error:
+            if error.failure is Failure.UNREACHABLE:
+                raise self._stopped(error) from None
+            if await self._sender.is_there():
+                _log.info("the server has no list of models: %s", error.message)
+                return {}
+        try:
+            return await self._until_done(
+                lambda: self._connection.get_json("models"), give_up_on=(Failure.UNREACHABLE,)
+            )
+        except RequestFailedError as error:
+            raise self._stopped(error) from None
+
+    def _set_pace(self, slots: int | None) -> None:
+        """Start with what the server says it has; else low, unless the user gave a number."""
+        most = self._options.concurrency
+        if slots is not None:
+            self._limit.bound(min(most, slots + max(1, slots // 8)))
+        elif "concurrency" not in self._options.model_fields_set:
+            self._limit.bound(most, start=START)
+
+    def _learned(self) -> dict[str, Any]:
+        """Return what is known in newer ways than the first version's: facts of operation."""
+        server = self._server
+        found = {
+            "server": None if server.product == UNKNOWN else server.product,
+            "slots": server.slots,
+            "context_limit": server.context_limit,
+            "headers": self._header_names,
+        }
+        return {name: value for name, value in found.items() if value}
+
     async def _answer(self, request: Request) -> Completion | Attempt:
         started_at = time.time()
+        state = RequestState()
         try:
-            parts = await self._until_done(lambda: self._send(request))
+            parts = await self._until_done(lambda: self._sender.send(request, state))
         except RequestFailedError as error:
-            return self._give_up(request, error)
+            return await self._give_up(request, error, state)
         self._n_failed_in_a_row = 0
-        most = request.sampling.max_new_tokens
-        completion_tokens = parts.completion_tokens(most)
-        return build_completion(
+        return self._completion(request, parts, state, started_at)
+
+    def _completion(
+        self, request: Request, parts: AnswerParts, state: RequestState, started_at: float
+    ) -> Completion:
+        secrets = self._connection.secrets
+        raw_text, raw_reasoning = parts.text, parts.reasoning
+        text = secrets.hide_in_text(raw_text)
+        reasoning = raw_reasoning and secrets.hide_in_text(raw_reasoning)
+        is_as_sent = (text, reasoning) == (raw_text, raw_reasoning)
+        is_all_reasoning = reasoning and not text.strip() and state.stop_reason is StopReason.STOP
+        if reasoning and is_all_reasoning and self._options.thinking is False:
+            text, reasoning = reasoning, None  # of a parser that waited for a thought's end
+        completion_tokens = parts.completion_tokens(state.sent_budget)
+        completion = build_completion(
             request,
-            parts.text,
-            parts.stop_reason(most),
+            text,
+            state.stop_reason,
             thinking=bool(self._options.thinking),
-            reasoning=parts.reasoning,
+            reasoning=reasoning,
             prompt_token_ids=parts.prompt_token_ids,
-            token_ids=parts.token_ids,
+            token_ids=parts.token_ids if is_as_sent else None,  # ids would spell it out
             prompt_tokens=parts.prompt_tokens(),
             reasoning_tokens=parts.reasoning_tokens(completion_tokens),
             completion_tokens=completion_tokens,
             started_at=started_at,
             finished_at=time.time(),
         )
+        word = state.unknown_word and secrets.hide(state.unknown_word)
+        model = parts.model and secrets.hide(parts.model)
+        return replace(completion, finish_word=word, model=model)
 
     async def _until_done(
         self, send: Callable[[], Awaitable[_T]], *, give_up_on: tuple[Failure, ...] = ()
@@ -281,8 +325,7 @@ class OpenAIEngine:
                     try:
                         answer = await send()
                     except RequestFailedError as error:
-                        if error.failure is Failure.RATE_LIMITED:
-                            self._limit.slow_down(sent_at, error.retry_after_seconds or 0.0)
+                        self._heed(error, sent_at)
                         raise
             except RequestFailedError as error:
                 wait = tries.next_wait_seconds(error, random.random())
@@ -294,54 +337,26 @@ class OpenAIEngine:
                 return answer
             await asyncio.sleep(wait)
 
-    async def _send(self, request: Request) -> AnswerParts:
-        path = "chat/completions" if self._options.api == "chat" else "completions"
-        prompt = self._prompt(request)
-        body = {
-            **prompt,
-            **sampling_fields(request, self._server.kind),
-            "max_tokens": await self._budget(request, prompt),
-            "stream": self._options.stream,
-            **({"stream_options": {"include_usage": True}} if self._options.stream else {}),
-            **self._options.extra_body,
-        }
-        for name in self._options.omit:
-            body.pop(name, None)
-        parts = await self._connection.post(path, body)
-        parts.stop_reason(request.sampling.max_new_tokens)  # raises where the server broke off
-        return parts
+    def _heed(self, error: RequestFailedError, sent_at: float) -> None:
+        """Send less at once after a refusal of a busy server, and after a time-out."""
+        if error.failure is Failure.RATE_LIMITED:
+            pause = (error.retry_after_seconds or 0.0) if self._is_patient(error) else 0.0
+            self._limit.slow_down(sent_at, pause)
+        elif isinstance(error, AnswerTimedOutError):
+            self._limit.slow_down(sent_at)
 
-    def _prompt(self, request: Request) -> dict[str, Any]:
-        if self._options.api == "completions":
-            return {"model": self._model, "prompt": plain_prompt(request.messages)}
-        body: dict[str, Any] = {
-            "model": self._model,
-            "messages": [{"role": m.role, "content": m.content} for m in request.messages],
-        }
-        if self._options.thinking is not None:
-            body["chat_template_kwargs"] = {"enable_thinking": self._options.thinking}
-        return body
-
-    async def _budget(self, request: Request, prompt: Mapping[str, Any]) -> int:
-        """Return max_new_tokens, or what the context leaves; vLLM refuses a budget past its end."""
-        most, context = request.sampling.max_new_tokens, self._server.context_tokens
-        longest = sum(len(m.content.encode()) + _TEMPLATE_TOKENS for m in request.messages)
-        if self._server.kind != "vllm" or context is None or longest + most <= context:
-            return most
-        address = server_root(self._connection.address) + "/tokenize"
-        n_prompt = (await self._connection.post_json(address, prompt)).get("count")
-        if not isinstance(n_prompt, int):
-            return most
-        if n_prompt >= context:
-            raise RequestFailedError(
-                Failure.REJECTED, f"the prompt has {n_prompt} tokens and the context {context}"
-            )
-        return min(most, context - n_prompt)
-
-    def _give_up(self, request: Request, error: RequestFailedError) -> Attempt:
+    async def _give_up(
+        self, request: Request, error: RequestFailedError, state: RequestState
+    ) -> Attempt:
         """Return the Attempt of one request, unless the failure is about all of them."""
-        self._n_failed_in_a_row += 1
-        if error.failure in (Failure.REFUSED, Failure.UNREACHABLE):
+        is_refused = error.failure is Failure.NEVER
+        if error.failure in (Failure.REFUSED, Failure.REJECTED) or not self._is_patient(error):
+            others = is_about_one(error) and await self._sender.answers_others(request, state)
+            is_refused = others and self._is_patient(error)
+            if not others and (error.failure is not Failure.REJECTED or state.refused_field):
+                raise self._stopped(error, refused_field=state.refused_field)
+        self._n_failed_in_a_row += not is_refused
+        if error.failure is Failure.UNREACHABLE:
             raise self._stopped(error)
         if self._n_failed_in_a_row >= self._options.give_up_after:
             raise self._stopped(error, n_failed=self._n_failed_in_a_row)
@@ -352,35 +367,28 @@ class OpenAIEngine:
             repeat=request.repeat,
             error=error.message,
             at=time.time(),
+            refused=is_refused,
         )
 
+    def _is_patient(self, error: RequestFailedError) -> bool:
+        return self._policy.is_patient_with(error)
+
     def _stopped(
-        self, error: RequestFailedError, *, hint: str | None = None, n_failed: int = 0
+        self,
+        error: RequestFailedError,
+        *,
+        hint: str | None = None,
+        n_failed: int = 0,
+        refused_field: str | None = None,
     ) -> EngineError:
         many = f"{n_failed} requests failed in a row, the last with: " if n_failed else ""
+        if not self._is_patient(error):
+            hint = (
+                f"it asks to wait {error.retry_after_seconds:,.0f} s, longer than "
+                "engine.rate_limit_patience_seconds: run the same command then"
+            )
         return EngineError(
             f"the server can't be used: {many}{error.message}",
             where=self._connection.address,
-            hint=hint or _advice(error),
+            hint=hint or advice(error, refused_field),
         )
-
-    def _declared(self) -> dict[str, Any]:
-        values = {name: getattr(self._options, name) for name in _DECLARABLE}
-        return {name: value for name, value in values.items() if value is not None}
-
-
-def api_key_from(environment: Mapping[str, str]) -> str | None:
-    """Return the key of G4EVAL_API_KEY, else of OPENAI_API_KEY; None where neither is set."""
-    return environment.get("G4EVAL_API_KEY") or environment.get("OPENAI_API_KEY") or None
-
-
-def _advice(error: RequestFailedError) -> str | None:
-    if error.failure is Failure.UNREACHABLE:
-        return "start the server, then run the same command: what is stored is not made again"
-    if error.message.startswith(("HTTP 401", "HTTP 403")):
-        return "set G4EVAL_API_KEY (or OPENAI_API_KEY) to a key this server takes"
-    if error.message.startswith("HTTP 404") or "HTML" in error.message:
-        return "check --base-url, which ends in /v1 for most servers, and --model"
-    if error.failure is Failure.REJECTED:
-        return "a field it doesn't know is left out with --set engine.omit=[NAME]"
-    return "see the server's log, then run the same command: what is stored is not made again"

@@ -247,12 +247,12 @@ def test_token_ids_with_a_gap_are_not_kept() -> None:
 # --- silence and slowness ---
 
 
-def test_silence_longer_than_the_idle_timeout_is_tried_again() -> None:
+def test_a_queue_longer_than_its_timeout_is_tried_again() -> None:
     async def silent(request: HttpRequest, reply: Reply) -> None:
         await asyncio.sleep(40 * 60)
 
     handler = FailsFirst(silent, times=1)
-    assert completion_of(handler, idle_timeout_seconds=0.2).text == "fine"
+    assert completion_of(handler, queue_timeout_seconds=0.2).text == "fine"
     assert handler.tries["question"] == 2
 
 
@@ -265,20 +265,67 @@ def test_silence_in_the_middle_of_a_stream_is_a_broken_connection() -> None:
     assert attempt.error == "no byte for 0.1 s"
 
 
-def test_a_slow_stream_is_never_timed_out_as_long_as_bytes_come() -> None:
+def test_a_slow_stream_is_never_timed_out_as_long_as_data_comes() -> None:
     async def slow(request: HttpRequest, reply: Reply) -> None:
         await reply.start_stream()
         for piece in ["one", "token", "an", "hour"]:
-            for _ in range(3):  # the server's comments keep the line alive between two tokens
-                await reply.raw(b": still here\n\n")
-                await asyncio.sleep(0.1)
+            await asyncio.sleep(0.2)
             await reply.delta(piece + " ")
         await reply.delta(finish_reason="stop")
         await reply.end_stream()
 
     started = time.monotonic()
-    assert completion_of(slow, idle_timeout_seconds=0.25).text == "one token an hour "
-    assert time.monotonic() - started > 4 * 0.25
+    assert completion_of(slow, idle_timeout_seconds=0.6).text == "one token an hour "
+    assert time.monotonic() - started > 0.6
+
+
+def test_comments_and_keep_alives_before_the_first_byte_are_the_queue() -> None:
+    async def queued(request: HttpRequest, reply: Reply) -> None:
+        await reply.start_stream()
+        for _ in range(6):
+            await reply.raw(b": still here\n\n")
+            await reply.event(None)
+            await asyncio.sleep(0.1)
+        await reply.delta("fine")
+        await reply.delta(finish_reason="stop")
+        await reply.end_stream()
+
+    assert completion_of(queued, idle_timeout_seconds=0.3).text == "fine"
+    attempt = attempt_of(queued, queue_timeout_seconds=0.2, max_retries=0)
+    assert attempt.error == "no first byte for 0.2 s"
+
+
+@pytest.mark.parametrize("keep_alive", [b": still here\n\n", b"data: null\n\n", b"data:\n\n"])
+def test_comments_and_keep_alives_after_the_first_byte_are_silence(keep_alive: bytes) -> None:
+    async def stalls(request: HttpRequest, reply: Reply) -> None:
+        await cut_stream(request, reply)
+        while True:
+            await reply.raw(keep_alive)
+            await asyncio.sleep(0.05)
+
+    attempt = attempt_of(stalls, idle_timeout_seconds=0.3, max_retries=0)
+    assert attempt.error == "no byte for 0.3 s"
+
+
+def test_a_queue_in_front_of_a_server_that_answers_no_health_request_ends_at_once() -> None:
+    async def dead(request: HttpRequest, reply: Reply) -> None:
+        if request.path == "/v1/models":
+            await reply.json({"data": [{"id": "tiny"}]})
+        elif request.method == "GET" and request.path != "/health":
+            await reply.error(404, "Not Found")
+        else:
+            await asyncio.sleep(40 * 60)
+
+    attempt = attempt_of(dead, models=[], idle_timeout_seconds=0.3, max_retries=0)
+    assert attempt.error == "no byte, and no answer to a health request, for 0.3 s"
+
+
+def test_an_answer_that_does_not_stream_has_the_queue_clock_alone() -> None:
+    async def whole(request: HttpRequest, reply: Reply) -> None:
+        await asyncio.sleep(0.6)
+        await reply.json({"choices": [{"message": {"content": "fine"}, "finish_reason": "stop"}]})
+
+    assert completion_of(whole, stream=False, idle_timeout_seconds=0.3).text == "fine"
 
 
 # --- failures that pass ---

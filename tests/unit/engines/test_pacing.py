@@ -102,3 +102,62 @@ def test_nothing_goes_out_during_a_pause() -> None:
             return loop.time() - started
 
     assert run(main()) >= 0.09
+
+
+class Server:
+    """A pretended server that makes so many pieces a second, whatever it is given."""
+
+    def __init__(self, limit: AdaptiveLimit, clock: Clock, *, slots: int) -> None:
+        self.limit, self.clock, self.slots = limit, clock, slots
+
+    def work(self, seconds: int) -> None:
+        """Every place has a request; the ones past the slots wait in the queue."""
+        for _ in range(seconds):
+            self.limit._in_use = self.limit.limit
+            self.clock.now += 1
+            for _ in range(min(self.limit.limit, self.slots)):
+                for _ in range(4):  # events, of ten tokens each
+                    self.limit.progress(10)
+
+
+def test_the_limit_starts_low_and_doubles_while_throughput_grows() -> None:
+    clock = Clock()
+    limit = AdaptiveLimit(64, start=8, clock=clock)
+    server = Server(limit, clock, slots=64)
+    assert limit.limit == 8
+    server.work(6)
+    assert 16 <= limit.limit <= 32
+    server.work(60)
+    assert limit.limit == 64
+
+
+def test_the_limit_stays_near_what_the_server_works_on() -> None:
+    clock = Clock()
+    limit = AdaptiveLimit(512, start=4, clock=clock)
+    Server(limit, clock, slots=20).work(600)
+    assert 16 <= limit.limit <= 40
+
+
+def test_a_limit_whose_places_are_not_all_used_learns_nothing() -> None:
+    clock = Clock()
+    limit = AdaptiveLimit(64, start=8, clock=clock)
+    for _ in range(100):
+        clock.now += 1
+        for _ in range(16):
+            limit.progress(10)
+    assert limit.limit == 8
+
+
+def test_time_outs_halve_what_was_grown() -> None:
+    clock = Clock()
+    limit = AdaptiveLimit(64, start=8, clock=clock)
+    Server(limit, clock, slots=64).work(66)
+    limit.slow_down(clock.now)
+    assert limit.limit == 32
+    assert limit.capacity == 35
+
+
+def test_a_server_that_says_what_it_has_is_believed() -> None:
+    limit = AdaptiveLimit(64)
+    limit.bound(2)
+    assert (limit.limit, limit.capacity) == (2, 2)
