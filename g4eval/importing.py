@@ -1,6 +1,8 @@
 """Recorded completions from anywhere, as JSON lines, into a normal run.
 
-All lines are checked before anything is written. docs/import.md describes the format.
+The border: every line is read within limits (bytes, types, counts) and checked before anything is
+written; past `check_lines` the types hold. What nobody stated of how the answers were made stays
+unknown. Nothing of a gated task's line is ever shown. docs/import.md has format and limits.
 """
 
 from collections.abc import Iterator, Mapping
@@ -32,8 +34,15 @@ FIELDS: Mapping[str, type | tuple[type, ...]] = {
     "target": str,
 }
 REQUIRED = ("sample_id", "text")
+MOST_BYTES = 64 << 20  # a line
 MOST_REPEATS = 1_000_000
 MOST_TOKENS = 2**53
+# A run is a table of samples by repeats, and readers hold it whole: it may not be mostly holes.
+MOST_TRIES = 1_000_000
+HOLES_A_LINE = 20
+MOST_IGNORED = 1000
+MOST_SHOWN = 200  # characters of a value in an error
+KEYS_NAMED = 8  # of those that mean nothing here
 
 # Raised only when what it answers to a request may change: it is part of every run's identity.
 ENGINE_VERSION = "0.1.0"
@@ -45,7 +54,8 @@ class CheckedFile:
 
     lines: int
     repeats: int  # the largest repeat and one
-    ignored: tuple[str, ...]  # keys that mean nothing here
+    ignored: tuple[str, ...]  # keys that mean nothing here, the first of them
+    n_ignored: int
 
 
 async def import_session(task_id: str, path: Path, config: RunConfig, reporter: Reporter) -> Path:
@@ -60,7 +70,7 @@ async def import_session(task_id: str, path: Path, config: RunConfig, reporter: 
     checked = check_lines(path, plan)
     plan = replace(plan, repeats=checked.repeats)
     if checked.ignored:
-        reporter.note(f"keys that are ignored: {', '.join(checked.ignored)}")
+        reporter.note(_ignored_words(checked, plan))
     facts = _facts(config)
     asked = RunPlan(tasks=(plan,), seed=config.seed, engine_fingerprint=facts.fingerprint)
     folder = config.runs_dir / run_id_of(config, facts, (plan,), profile)
@@ -107,8 +117,8 @@ def check_lines(path: Path, plan: TaskPlan) -> CheckedFile:
         )
     known = {sample.sample_id for sample in plan.samples}
     first_line: dict[tuple[str, int], int] = {}
-    ignored: dict[str, None] = {}
-    for number, row in read_json_lines(path, error=ImportLineError):
+    ignored: set[str] = set()
+    for number, row in _rows(path):
         where = f"{path}:{number}"
         _check_fields(row, plan, where)
         if row["sample_id"] not in known:
@@ -116,7 +126,7 @@ def check_lines(path: Path, plan: TaskPlan) -> CheckedFile:
                 f"{_quoted(row['sample_id'], plan)} is not a sample of {plan.task.spec.id!r} as it "
                 "is set here",
                 where=where,
-                hint=nearest(row["sample_id"], known) if len(known) < 10_000 else None,
+                hint=nearest(row["sample_id"][:200], known) if len(known) < 10_000 else None,
             )
         pair = (row["sample_id"], row.get("repeat", 0))
         if pair in first_line:
@@ -126,14 +136,42 @@ def check_lines(path: Path, plan: TaskPlan) -> CheckedFile:
                 hint="give each try at a sample its own repeat: 0, 1, 2, …",
             )
         first_line[pair] = number
-        ignored.update(dict.fromkeys(key for key in row if key not in FIELDS))
+        if len(ignored) < MOST_IGNORED:
+            ignored.update(key for key in row if key not in FIELDS)
     if not first_line:
         raise ImportLineError("holds no completion", where=path)
+    _check_density(path, plan, first_line)
     return CheckedFile(
         lines=len(first_line),
         repeats=max(repeat for _, repeat in first_line) + 1,
-        ignored=tuple(ignored),
+        ignored=tuple(sorted(ignored)[:KEYS_NAMED]),
+        n_ignored=len(ignored),
     )
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    return read_json_lines(path, error=ImportLineError, unique_keys=True, most_bytes=MOST_BYTES)
+
+
+def _check_density(path: Path, plan: TaskPlan, lines: Mapping[tuple[str, int], int]) -> None:
+    """Refuse repeat numbers so far apart that a table of all tries would be nearly empty."""
+    pair = max(lines, key=lambda pair: pair[1])
+    tries = (pair[1] + 1) * len(plan.samples)
+    if tries > max(MOST_TRIES, HOLES_A_LINE * len(lines)):
+        raise ImportLineError(
+            f"repeat {pair[1]:,} would make a table of {tries:,} tries of {len(lines):,} lines",
+            where=f"{path}:{lines[pair]}",
+            hint="number the tries at a sample 0, 1, 2, …",
+        )
+
+
+def _ignored_words(checked: CheckedFile, plan: TaskPlan) -> str:
+    """Say which keys mean nothing here; of a gated task a key may be the question itself."""
+    if plan.task.spec.gated:
+        return f"keys that are ignored: {checked.n_ignored:,}, not named as the task is gated"
+    names = ", ".join(name if len(name) <= 40 else f"{name[:40]}…" for name in checked.ignored)
+    more = checked.n_ignored - len(checked.ignored)
+    return f"keys that are ignored: {names}" + (f" and {more:,} more" if more else "")
 
 
 def _check_fields(row: Mapping[str, Any], plan: TaskPlan, where: str) -> None:
@@ -169,7 +207,10 @@ def _check_fields(row: Mapping[str, Any], plan: TaskPlan, where: str) -> None:
 
 def _quoted(value: object, plan: TaskPlan) -> str:
     """Show a value of a line; a gated task's line may hold its question anywhere."""
-    return "a value" if plan.task.spec.gated else repr(value)
+    if plan.task.spec.gated:
+        return "a value"
+    shown = repr(value)
+    return shown if len(shown) <= MOST_SHOWN else f"{shown[:MOST_SHOWN]}…"
 
 
 def _completions(
@@ -177,7 +218,7 @@ def _completions(
 ) -> Iterator[tuple[int, Completion, tuple[Message, ...]]]:
     (task_plan,) = plan.tasks
     samples = {sample.sample_id: sample for sample in task_plan.samples}
-    for number, row in read_json_lines(path, error=ImportLineError):
+    for number, row in _rows(path):
         sample = samples[row["sample_id"]]
         request = render_request(task_plan, plan, sample, row.get("repeat", 0))
         completion = build_completion(
@@ -193,8 +234,10 @@ def _completions(
 
 
 def _answer(completion: Completion) -> tuple[object, ...]:
+    """Return what a line said, however its markers were taken apart in its day."""
     c = completion
-    return c.text, c.reasoning, c.stop_reason, c.target
+    as_written = c.text if c.raw_text is None else c.raw_text
+    return as_written, c.reasoning if c.raw_text is None else None, c.stop_reason, c.target
 
 
 def _facts(config: RunConfig) -> EngineFacts:

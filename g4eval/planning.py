@@ -1,6 +1,6 @@
 """A RunConfig to a RunPlan: which samples, which prompt, which sampling; and a run's identity."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -73,8 +73,10 @@ def check_settings(config: RunConfig, task: Task) -> dict[str, Any]:
     return {**task.spec.settings, **given}
 
 
-def task_record(plan: TaskPlan, *, is_generated: bool) -> dict[str, Any]:
-    """Return what the store keeps of a task's plan."""
+def task_record(
+    plan: TaskPlan, *, is_generated: bool, stated: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return what the store keeps of a task's plan; `stated`: what an import's user said of it."""
     spec = plan.task.spec
     grader = GraderRef.of(plan.task).load()
     return {
@@ -103,6 +105,7 @@ def task_record(plan: TaskPlan, *, is_generated: bool) -> dict[str, Any]:
         "text_sha256": plan.data.text_sha256,
         "published_as": spec.published_as,
         "published_protocol": spec.published_protocol,
+        **({} if is_generated else {"stated": sorted(stated)}),
     }
 
 

@@ -7,6 +7,7 @@ one left; a run whose configuration differs is refused with the difference.
 import asyncio
 import json
 import platform
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -178,7 +179,10 @@ def open_run(
     run_id = run_id_of(config, facts, plans, profile)
     folder = config.runs_dir / run_id
     identity = run_identity(config, facts, plans)
-    records = {p.task.spec.id: task_record(p, is_generated=is_generated) for p in plans}
+    records = {
+        p.task.spec.id: task_record(p, is_generated=is_generated, stated=_stated(config, p))
+        for p in plans
+    }
     if has_run(folder):
         _refuse_differences(folder, run_id, identity, records)
     manifest = manifest_of(run_id, config, facts, identity)
@@ -225,6 +229,12 @@ def _places(plan: TaskPlan) -> dict[str, int]:
     return {sample.sample_id: n for n, sample in enumerate(plan.data.samples)}
 
 
+def _stated(config: RunConfig, plan: TaskPlan) -> tuple[str, ...]:
+    """Return the settings that the user gave: an import knows no others."""
+    prompt = ("prompt",) if "prompt" in config.group(plan.task.spec.id) else ()
+    return (*config.group("sampling"), *prompt)
+
+
 def _merged(old: StoredPlan | None, new: dict[str, Any]) -> dict[str, Any]:
     """A task may grow: more repeats stay more, whatever a later command asks for."""
     if old is None:
@@ -250,8 +260,21 @@ def _refuse_differences(
         raise ConfigError(
             f"run {run_id!r} exists with another configuration:\n    " + "\n    ".join(differences),
             where=folder,
-            hint="give this one another --run-id, or ask for what the run has",
+            hint=_way_out(run_id, differences),
         )
+
+
+def _way_out(run_id: str, differences: list[str]) -> str:
+    """Say how to continue, and how to make another run; of a budget with both values."""
+    budget = re.fullmatch(
+        r"\S+\.sampling\.max_new_tokens: (\d+) in the run, (\d+) asked for", differences[0]
+    )
+    if budget is None or len({d.partition(": ")[2] for d in differences}) > 1:
+        return "give this one another --run-id, or ask for what the run has"
+    return (
+        f"--set sampling.max_new_tokens={budget[1]} continues the run, "
+        f"--run-id {run_id}-{budget[2]} makes another with {budget[2]}"
+    )
 
 
 def _differences(old: Any, new: Any, name: str) -> Iterator[str]:

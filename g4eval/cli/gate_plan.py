@@ -91,6 +91,8 @@ def _mean_tokens(arm: Arm) -> dict[str, float | None]:
 def _measured_rate(arm: Arm) -> float | None:
     if arm.folder is None:
         return None
+    if arm.facts.get("engine") == "import":
+        return None  # reading a file is no speed of a model's
     with RunReader(arm.folder) as run:
         sessions = run.sessions()
     seconds = math.fsum(s["ended_at"] - s["started_at"] for s in sessions)

@@ -23,7 +23,13 @@ from g4eval.importing import import_session
 @click.argument("file", type=PATH)
 @click.option("--model", required=True, help="The name of the model that wrote them.")
 @click.option("--profile", help="What is known of the model; found by its name unless given.")
-@click.option("--set", "set_", multiple=True, metavar="KEY=VALUE", help="engine.* facts, TASK.*")
+@click.option(
+    "--set",
+    "set_",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="What you know of how they were made: engine.*, sampling.*, TASK.*; the rest is unknown.",
+)
 @data_options
 @runs_dir_option
 @click.option("--run-id", help="Name of the run; made from its configuration unless given.")

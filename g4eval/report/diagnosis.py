@@ -31,9 +31,27 @@ def diagnose(result: ReproductionResult) -> tuple[Cause, ...]:
         return ()  # its answers are scripted: nothing moved them
     checks = _CHECKS if result.published is not None else (_truncated, _no_answer)
     found = [cause for check in checks if (cause := check(result)) is not None]
+    if result.published is not None and (unknown := _unknown(result)) is not None:
+        found.insert(0, unknown)
     if not found and result.verdict in (Reproduction.BELOW, Reproduction.ABOVE):
         found.append(_nothing_found(result))
     return tuple(found)
+
+
+def _unknown(result: ReproductionResult) -> Cause | None:
+    """What an import doesn't say comes first: any of it may be the whole difference."""
+    measured = result.measurement
+    names = [name.replace("_", " ") for name in measured.unknown]
+    if measured.thinking == "unknown":
+        names.append("thinking")
+    if not measured.unknown or not names:
+        return None
+    return Cause(
+        name="unknown settings",
+        evidence=f"nobody stated {', '.join(names)}; these answers were made elsewhere",
+        advice="declare what you know: g4eval import ... --set sampling.temperature=1 "
+        "--set sampling.max_new_tokens=65536 --set engine.thinking=true; compare the prompt",
+    )
 
 
 def _thinking(result: ReproductionResult) -> Cause | None:
@@ -62,8 +80,11 @@ def _truncated(result: ReproductionResult) -> Cause | None:
     if share < TRUNCATED_LIMIT:
         return None
     enlarged = 2 * measured.max_new_tokens
+    budget = f"{measured.max_new_tokens:,}"
+    if "max_new_tokens" in measured.unknown:
+        budget, enlarged = "unknown", 0
     evidence = (
-        f"{share:.1%} of the answers were cut off (budget {measured.max_new_tokens:,} tokens); "
+        f"{share:.1%} of the answers were cut off (budget {budget} tokens); "
         f"all of them right would give {100 * estimate.if_truncated_right:.1f}"
     )
     if result.verdict is Reproduction.BELOW and result.published_interval is not None:
@@ -105,6 +126,8 @@ def _sampling(result: ReproductionResult) -> Cause | None:
     measured = result.measurement
     if (measured.temperature, measured.top_p, measured.top_k) == (1.0, 0.95, 64):
         return None
+    if {"temperature", "top_p", "top_k"} & set(measured.unknown):
+        return None  # said by _unknown
     greedy = "greedy decoding" if measured.temperature == 0 else "sampling"
     return Cause(
         name="other sampling",
@@ -119,6 +142,8 @@ def _budget(result: ReproductionResult) -> Cause | None:
     wanted = _budget_for(measured)
     if measured.max_new_tokens >= wanted or measured.thinking != "on":
         return None
+    if "max_new_tokens" in measured.unknown:
+        return None  # said by _unknown
     return Cause(
         name="small token budget",
         evidence=f"{measured.max_new_tokens:,} tokens an answer; thoughts on this task need more",

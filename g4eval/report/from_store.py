@@ -115,12 +115,14 @@ def _metrics(summary: TaskSummary) -> tuple[MetricView, ...]:
         if k > 1 and (k & (k - 1) == 0 or k == max(summary.pass_at))
     ]
     metrics += [MetricView(name=f"maj@{k}", value=v) for k, v in summary.maj_at.items() if k > 1]
-    means = summary.groups
-    if means is not None:
+    means, stated = summary.groups, summary.plan.metrics
+    if means is not None and "macro" in stated:
+        metrics.append(MetricView(name="macro average", value=means.macro))
+    if means is not None and "adjusted_harmonic_mean" in stated:
         harmonic = MetricView(
             name="adjusted harmonic mean", value=means.harmonic, interval=means.harmonic_interval
         )
-        metrics += [MetricView(name="macro average", value=means.macro), harmonic]
+        metrics.append(harmonic)
     return tuple(metrics)
 
 

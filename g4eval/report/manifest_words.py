@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from g4eval.report.views import Fact
-from g4eval.store.stored import Manifest, StoredEngine, StoredSampling
+from g4eval.store.stored import Manifest, StoredEngine, StoredPlan, StoredSampling
 
 _MODEL_FACTS = {
     "model": "Model",
@@ -51,7 +51,10 @@ def facts_of(manifest: Manifest) -> dict[str, tuple[Fact, ...]]:
         "Run": (
             Fact(label="Created", value=manifest.created),
             Fact(label="g4eval", value=manifest.g4eval_version),
-            Fact(label="Run seed", value=str(manifest.identity.seed)),
+            Fact(
+                label="Run seed",
+                value=str(manifest.identity.seed) if _is_generated(manifest) else "unknown",
+            ),
             Fact(label="Engine fingerprint", value=engine.fingerprint[:16]),
             *(_fact(name, value) for name, value in sorted(manifest.platform.items())),
             *(_fact(name, value) for name, value in sorted(manifest.engine_operation.items())),
@@ -91,6 +94,9 @@ def _sampling_words(manifest: Manifest) -> str:
     samplings = _samplings(manifest)
     if not samplings:
         return "Nothing has been planned yet."
+    if not _is_generated(manifest):
+        words = {plan.sampling_words for plan in manifest.tasks.values()}
+        return f"Imported, so only what was stated is known: {'; '.join(sorted(words))}."
     sampling = samplings[0][1]  # a run has one sampling; budgets differ by task
     budgets = sorted({s.max_new_tokens for _, s in samplings})
     drawn = (
@@ -104,16 +110,31 @@ def _sampling_words(manifest: Manifest) -> str:
 
 
 def _sampling_facts(manifest: Manifest) -> tuple[Fact, ...]:
-    samplings = _samplings(manifest)
-    if not samplings:
+    plans = list(manifest.tasks.values())
+    if not plans:
         return ()
-    sampling = samplings[0][1]
+    first, sampling = plans[0], plans[0].sampling
     return (
-        Fact(label="Temperature", value=f"{sampling.temperature:g}"),
-        Fact(label="Top-p", value=f"{sampling.top_p:g}"),
-        Fact(label="Top-k", value=str(sampling.top_k)),
+        _drawn(first, "temperature", "Temperature", f"{sampling.temperature:g}"),
+        _drawn(first, "top_p", "Top-p", f"{sampling.top_p:g}"),
+        _drawn(first, "top_k", "Top-k", str(sampling.top_k)),
         *(
-            Fact(label=f"Budget, {title}", value=f"{values.max_new_tokens:,} tokens")
-            for title, values in samplings
+            _drawn(
+                plan,
+                "max_new_tokens",
+                f"Budget, {plan.title}",
+                f"{plan.sampling.max_new_tokens:,} tokens",
+            )
+            for plan in plans
         ),
     )
+
+
+def _drawn(plan: StoredPlan, name: str, label: str, value: str) -> Fact:
+    if not plan.knows(name):
+        return Fact(label=label, value="unknown")
+    return Fact(label=label, value=value, note="" if plan.is_generated else "declared by the user")
+
+
+def _is_generated(manifest: Manifest) -> bool:
+    return all(plan.is_generated for plan in manifest.tasks.values())

@@ -10,6 +10,9 @@ from g4eval.stats.summary import TaskSummary
 from g4eval.store.reader import RunReader, StoredRow
 from g4eval.store.stored import Manifest, StoredPlan
 
+# What decides a score and only the one who made the answers can state, the weightiest first.
+STATED = ("prompt", "temperature", "top_p", "top_k", "max_new_tokens")
+
 
 def reproduce_run(
     run: RunReader, summaries: Iterable[TaskSummary]
@@ -46,6 +49,7 @@ def measure(
         share_with_thought=sum(row.thought is not Thought.NONE for row in rows) / len(rows)
         if rows and plan.is_generated
         else None,
+        unknown=tuple(name for name in STATED if not plan.knows(name)),
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         top_k=sampling.top_k,

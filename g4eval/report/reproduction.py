@@ -55,6 +55,7 @@ class Measurement:
     top_p: float = 0.95
     top_k: int = 64
     max_new_tokens: int = 32768
+    unknown: tuple[str, ...] = ()  # of prompt, temperature, ..., what an import's user didn't state
     quantization: str = "unknown"  # "none": as published
     chat_template_hash: str = "unknown"
     known_template_hashes: tuple[str, ...] = ()  # of the model's profile; empty: none recorded
@@ -238,7 +239,13 @@ def _settings(
         return ()
     thinking = {True: "on", False: "off", None: SILENT}[published.thinking]
     known_thinking = published.thinking is not None and measurement.thinking in ("on", "off")
-    sampling = f"{measurement.temperature:g} / {measurement.top_p:g} / {measurement.top_k}"
+    drawn = (measurement.temperature, measurement.top_p, measurement.top_k)
+    names = ("temperature", "top_p", "top_k")
+    sampling = " / ".join(
+        "unknown" if name in measurement.unknown else f"{value:g}"
+        for name, value in zip(names, drawn, strict=True)
+    )
+    budget = f"{measurement.max_new_tokens:,}"
     quantization = measurement.quantization
     quantized = None if quantization == "unknown" else quantization != "none"
     inferred = " (inferred)" if protocol is not None and protocol.inferred else ""
@@ -254,7 +261,11 @@ def _settings(
             measurement.thinking != thinking if known_thinking else None,
         ),
         _setting("temperature / top-p / top-k", sampling, f"{SILENT} (recommended: 1 / 0.95 / 64)"),
-        _setting("token budget", f"{measurement.max_new_tokens:,}", SILENT),
+        _setting(
+            "token budget",
+            "unknown" if "max_new_tokens" in measurement.unknown else budget,
+            SILENT,
+        ),
         _setting("weights", quantization, "as released, BF16", quantized),
         _setting("metric", measurement.metric, published.metric),
     )

@@ -71,6 +71,8 @@ def render_rates(run: RunReader) -> str:
     tokens = sum(s["completion_tokens"] for s in sessions)
     if not seconds:
         return ""
+    if run.manifest().engine.engine == "import":  # reading a file is no speed of a model's
+        return f"{completions:,} completions read and graded in {_duration(seconds)}"
     return (
         f"{completions:,} completions and {tokens:,} tokens in {_duration(seconds)} of "
         f"{len(sessions)} session{'s' * (len(sessions) != 1)}: {completions / seconds:,.1f} "
@@ -132,12 +134,10 @@ def _aligned(rows: list[tuple[str, ...]]) -> Iterator[str]:
 def _behind(summary: TaskSummary) -> Iterator[str]:
     """Yield the protocol of a score, what truncation could have cost, and its other readings."""
     plan, estimate = summary.plan, summary.estimate
-    sampling = plan.sampling
     yield (
         f"{summary.task_id}: {plan.title}, version {plan.version}; avg@{estimate.n_repeats}; "
-        f"prompt {plan.prompt}; temperature {sampling.temperature:g}, top-p "
-        f"{sampling.top_p:g}, top-k {sampling.top_k}, budget "
-        f"{sampling.max_new_tokens:,} tokens; text {plan.text}"
+        f"prompt {plan.prompt if plan.knows('prompt') else 'unknown'}; {plan.sampling_words}; "
+        f"text {plan.text}"
         + "".join(f"; {k} {v}" for k, v in plan.settings.items() if v is not None)
     )
     if estimate.n_truncated:
@@ -242,6 +242,8 @@ def _warnings(summary: TaskSummary, engine: StoredEngine) -> list[str]:
 
 def _looks_unseeded(summary: TaskSummary) -> bool:
     estimate = summary.estimate
+    if not summary.plan.knows("temperature"):
+        return False
     if summary.plan.sampling.temperature == 0 or estimate.n_repeats < 2:
         return False
     extra = estimate.n_graded + estimate.n_ungraded - estimate.n_samples
@@ -269,6 +271,9 @@ def _task_json(summary: TaskSummary, engine: StoredEngine) -> dict[str, Any]:
         str(k): {"value": value, "se": error} for k, (value, error) in summary.pass_at.items()
     }
     values["maj_at"] = {str(k): value for k, value in summary.maj_at.items()}
+    if summary.groups is not None and "adjusted_harmonic_mean" not in summary.plan.metrics:
+        for name in [name for name in values["groups"] if name.startswith("harmonic")]:
+            del values["groups"][name]
     values["warnings"] = _warnings(summary, engine)
     return _without_nan(values)  # type: ignore[no-any-return]  # a dict in, a dict out
 

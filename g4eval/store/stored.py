@@ -84,6 +84,26 @@ class StoredPlan(StoredRecord):
     text_sha256: str | None = None
     published_as: str | None = None
     published_protocol: str | None = None
+    stated: tuple[str, ...] = ()  # of an import: what its user said of how the answers were made
+
+    def knows(self, name: str) -> bool:
+        """Whether a setting is known: of an import only what somebody stated is."""
+        return self.is_generated or name in self.stated
+
+    @property
+    def sampling_words(self) -> str:
+        """How tokens were drawn, as the tables say it."""
+        drawn = self.sampling
+        values = {
+            "temperature": f"{drawn.temperature:g}",
+            "top_p": f"{drawn.top_p:g}",
+            "top_k": str(drawn.top_k),
+            "max_new_tokens": f"{drawn.max_new_tokens:,} tokens",
+        }
+        names = {"top_p": "top-p", "top_k": "top-k", "max_new_tokens": "budget"}
+        known = [f"{names.get(n, n)} {value}" for n, value in values.items() if self.knows(n)]
+        unknown = [names.get(n, n) for n in values if not self.knows(n)]
+        return ", ".join(known + [f"{', '.join(unknown)} unknown"] * bool(unknown))
 
 
 class StoredEngine(StoredRecord):

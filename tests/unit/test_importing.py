@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from g4eval.errors import ImportLineError
+from g4eval.jsonlines import read_json_lines
 from tests.conftest import Cli
 
 
@@ -147,3 +149,86 @@ def test_refused_import_leaves_the_run_as_it_was(imported, quick_cli: Cli, tmp_p
                      ).returncode == 2  # fmt: skip
     after = json.loads(quick_cli("show", "r", "--json").stdout)["tasks"]["demo_math"]
     assert after == before
+
+
+def refused(quick_cli: Cli, tmp_path: Path, content: bytes, task: str = "demo_math") -> str:
+    (tmp_path / "in.jsonl").write_bytes(content)
+    result = quick_cli("import", task, "in.jsonl", "--model", "m", "--run-id", "r")
+    assert result.returncode == 2, result.stderr
+    assert not (tmp_path / "runs" / "r").exists()
+    return result.stderr
+
+
+def test_one_key_twice_is_refused_with_its_line(quick_cli: Cli, tmp_path: Path) -> None:
+    good = json.dumps(line(1, "1")).encode()
+    twice = b'{"sample_id": "demo_math-2", "text": "1", "text": "2"}'
+    said = refused(quick_cli, tmp_path, good + b"\n\n" + twice + b"\n")
+    assert "has one key twice" in said
+    assert "in.jsonl:3" in said
+
+
+def test_a_key_twice_deep_in_an_ignored_value_is_refused_too(quick_cli: Cli, tmp_path) -> None:
+    row = b'{"sample_id": "demo_math-2", "text": "1", "x": [{"a": 1, "a": 2}]}\n'
+    assert "has one key twice" in refused(quick_cli, tmp_path, row)
+
+
+@pytest.mark.parametrize("number", [1, 3, 700])
+def test_the_line_that_is_not_utf_8_is_named(quick_cli: Cli, tmp_path: Path, number: int) -> None:
+    rows = [json.dumps(line(1, "x" * 50, repeat=n)).encode() for n in range(900)]
+    rows[number - 1] = rows[number - 1].replace(b"xxx", b"x\xffx", 1)
+    said = refused(quick_cli, tmp_path, b"\n".join(rows))
+    assert "is not UTF-8" in said
+    assert f"in.jsonl:{number}\n" in said
+
+
+def test_repeats_that_leave_a_table_of_holes_are_refused(quick_cli: Cli, tmp_path: Path) -> None:
+    rows = [line(1, "1"), line(2, "1", repeat=1_000_000)]
+    said = refused(quick_cli, tmp_path, "\n".join(map(json.dumps, rows)).encode())
+    assert "repeat 1,000,000 would make a table of 16,000,016 tries of 2 lines" in said
+    assert "in.jsonl:2" in said
+
+
+def test_a_few_hundred_repeats_are_fine(imported) -> None:
+    assert imported(line(1, r"\boxed{33}", repeat=400))["estimate"]["n_graded"] == 1
+
+
+def test_deep_and_endless_values_are_refused(quick_cli: Cli, tmp_path: Path) -> None:
+    deep = b'{"sample_id": "demo_math-1", "text": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    assert "no JSON that can be read" in refused(quick_cli, tmp_path, deep)
+    digits = b'{"sample_id": "demo_math-1", "text": "", "prompt_tokens": ' + b"9" * 10_000 + b"}"
+    assert "no JSON that can be read" in refused(quick_cli, tmp_path, digits)
+
+
+def test_a_line_past_the_limit_is_refused_before_it_is_read_whole(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b'{"a": 1}\n' + b'"' + b"x" * 5000 + b'"\n')
+    rows = read_json_lines(path, error=ImportLineError, most_bytes=1000)
+    assert next(rows) == (1, {"a": 1})
+    with pytest.raises(ImportLineError, match="longer than 1,000 bytes"):
+        next(rows)
+
+
+def test_settings_that_nobody_stated_are_unknown_everywhere(quick_cli: Cli, tmp_path) -> None:
+    write(tmp_path / "in.jsonl", line(1, r"\boxed{33}"))
+    done = quick_cli("import", "demo_math", "in.jsonl", "--model", "m", "--run-id", "r")
+    assert "prompt unknown; temperature, top-p, top-k, budget unknown" in done.stdout
+    assert "tokens/s" not in done.stdout + done.stderr
+    stated = quick_cli(
+        "import", "demo_math", "in.jsonl", "--model", "m", "--run-id", "s",
+        "--set", "sampling.temperature=0.6", "--set", "sampling.max_new_tokens=8192",
+        "--set", "demo_math.prompt=default",
+    )  # fmt: skip
+    assert (
+        "prompt default; temperature 0.6, budget 8,192 tokens, top-p, top-k unknown"
+        in stated.stdout
+    )
+
+
+def test_another_budget_is_refused_with_both_values_and_both_ways_out(quick_cli: Cli) -> None:
+    run = ("run", "demo_math", "--engine", "fake", "--model", "m", "--limit", "1")
+    assert quick_cli(*run, "--run-id", "r").returncode == 0
+    done = quick_cli(*run, "--run-id", "r", "--set", "sampling.max_new_tokens=77")
+    assert done.returncode == 2
+    assert "demo_math.sampling.max_new_tokens: 512 in the run, 77 asked for" in done.stderr
+    assert "--set sampling.max_new_tokens=512 continues the run" in done.stderr
+    assert "--run-id r-77 makes another with 77" in done.stderr
