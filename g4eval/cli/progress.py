@@ -2,10 +2,12 @@
 
 import logging
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import click
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
@@ -13,14 +15,15 @@ from rich.text import Text
 from g4eval.errors import UsageError
 from g4eval.output import raw, visible
 from g4eval.pipeline import Watcher
-from g4eval.records import Attempt, Completion, Grade, Outcome
-from g4eval.stats.intervals import wilson
+from g4eval.records import Attempt, Completion, Grade, Outcome, StopReason
+from g4eval.stats.accuracy import Scored, estimate
 from g4eval.stats.summary import summarise
 from g4eval.store.reader import RunReader
 
+SECONDS_TO_THE_FIRST = 1.5
 SECONDS_BETWEEN_LINES = 10.0
-SECONDS_BETWEEN_FRAMES = 0.2
-EVENTS_BETWEEN_LOOKS = 16  # at the clock
+SECONDS_BETWEEN_FRAMES = 0.25
+COST_OF_SCORES = 20  # times as long as they took to work out, scores stay as they are
 
 log = logging.getLogger("g4eval")
 
@@ -32,7 +35,11 @@ def make_reporter(*, log_file: Path | None, verbose: bool) -> "ProgressReporter"
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(handler)
         log.setLevel(logging.DEBUG if verbose else logging.INFO)
-    return ProgressReporter(Console(file=raw(sys.stderr)))
+    reporter = ProgressReporter(Console(file=raw(sys.stderr)))
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        context.call_on_close(reporter.close)
+    return reporter
 
 
 class _LogFile(logging.FileHandler):
@@ -56,37 +63,57 @@ def _log_file(path: Path) -> logging.Handler:
 
 
 class ProgressReporter:
-    """Counts what happens and shows it: done/total, tokens/s, running score, truncated, ETA."""
+    """Counts what happens and shows it: done/total, tokens/s, scores so far, truncated, time left.
+
+    A thread of its own shows it as time goes, so that there is something to see before the first
+    answer: within two seconds, and without a terminal a line every ten.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live: Live | None = None
-        self._shown_at = 0.0
+        self._is_running = self._has_shown = False
+        self._total = self._completed = self._failed = self._tokens = self._truncated = 0
+        self._scores: ScoresSoFar | None = None
+        self._made = self._begun = self._shown_at = time.monotonic()
+        self._closed = threading.Event()
+        self._lock = threading.RLock()
+        threading.Thread(target=self._tick, name="progress", daemon=True).start()
 
     def note(self, message: str) -> None:
         """Say one thing, and log it."""
         log.info(message)
-        self._console.print(visible(message), highlight=False, markup=False, soft_wrap=True)
+        with self._lock:
+            self._shown_at, self._has_shown = time.monotonic(), True
+            self._console.print(visible(message), highlight=False, markup=False, soft_wrap=True)
 
     def start(self, todo: Mapping[str, int], done: Mapping[str, int], store: RunReader) -> Watcher:
         """Say what is about to be generated, then show progress until `stop`."""
-        self._begun = self._shown_at = time.monotonic()
-        self._total = sum(todo.values())
-        self._completed = self._failed = self._tokens = self._truncated = 0
-        self._right = self._graded = self._events = 0
         self.note(_forecast(todo, done, store))
-        if self._total and self._console.is_terminal:
-            self._live = Live(console=self._console, auto_refresh=False, transient=True)
-            self._live.start()
+        with self._lock:
+            self._begun = self._shown_at = time.monotonic()
+            self._total = sum(todo.values())
+            self._completed = self._failed = self._tokens = self._truncated = 0
+            self._scores = ScoresSoFar(store)
+            self._is_running, self._has_shown = True, False
+            if self._total and self._console.is_terminal:
+                self._live = Live(console=self._console, auto_refresh=False, transient=True)
+                self._live.start()
         return self._watch
 
     def stop(self) -> None:
         """Take the bar away; elsewhere write the last line."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
-        elif self._total:
-            self._show()
+        with self._lock:
+            self._is_running = False
+            if self._live is not None:
+                self._live.stop()
+                self._live = None
+            elif self._total:
+                self._show()
+
+    def close(self) -> None:
+        """End the thread; nothing is said any more as time goes."""
+        self._closed.set()
 
     def _watch(self, event: Completion | Attempt | Grade) -> None:
         match event:
@@ -101,18 +128,25 @@ class ProgressReporter:
                     "failed %s %s/%d: %s", event.task_id, event.sample_id, event.repeat, event.error
                 )
             case Grade():
-                self._graded += event.outcome is not Outcome.UNGRADED
-                self._right += event.outcome is Outcome.CORRECT
                 log.debug("graded %s: %s", event.key[:12], event.outcome)
-        self._events += 1
-        if self._live is None and self._events % EVENTS_BETWEEN_LOOKS:
-            return
-        pause = SECONDS_BETWEEN_FRAMES if self._live else SECONDS_BETWEEN_LINES
-        if time.monotonic() - self._shown_at > pause:
-            self._show()
+        if self._scores is not None:
+            self._scores.take(event)
+
+    def _tick(self) -> None:
+        while not self._closed.wait(SECONDS_BETWEEN_FRAMES):
+            with self._lock:
+                pause = SECONDS_BETWEEN_LINES if self._has_shown else SECONDS_TO_THE_FIRST
+                if self._live is not None:
+                    pause = SECONDS_BETWEEN_FRAMES
+                if time.monotonic() - self._shown_at < pause or self._closed.is_set():
+                    continue
+                if self._is_running and self._total:
+                    self._show()
+                else:
+                    self.note(f"working, {_clock(time.monotonic() - self._made)} so far")
 
     def _show(self) -> None:
-        self._shown_at = time.monotonic()
+        self._shown_at, self._has_shown = time.monotonic(), True
         if self._live is not None:
             self._live.update(Text(self._line()), refresh=True)
         else:
@@ -121,13 +155,13 @@ class ProgressReporter:
     def _line(self) -> str:
         seconds = max(1e-9, time.monotonic() - self._begun)
         done = self._completed + self._failed
-        parts = [f"{done:,}/{self._total:,}", f"{self._tokens / seconds:,.0f} tokens/s"]
-        if self._graded:
-            interval = wilson(self._right, self._graded)
-            parts.append(
-                f"score so far {100 * self._right / self._graded:.1f} "
-                f"({100 * interval.low:.1f} to {100 * interval.high:.1f})"
-            )
+        parts = [f"{done:,}/{self._total:,}"]
+        if self._tokens:
+            parts.append(f"{self._tokens / seconds:,.0f} tokens/s")
+        if not done:
+            parts.append(f"first requests sent {_clock(seconds)} ago")
+        if self._scores is not None and (words := self._scores.words()):
+            parts.append(f"score so far: {words}")
         if self._truncated:
             parts.append(f"truncated {100 * self._truncated / max(1, self._completed):.1f} %")
         if self._failed:
@@ -135,6 +169,60 @@ class ProgressReporter:
         if done and done < self._total:
             parts.append(f"{_clock(seconds / done * (self._total - done))} left")
         return ", ".join(parts)
+
+
+class ScoresSoFar:
+    """Each task's score so far by the table's own estimator, what was stored before included."""
+
+    def __init__(self, store: RunReader) -> None:
+        self._samples: dict[str, dict[str, int]] = {}
+        self._rows: dict[str, list[Scored]] = {}
+        self._ungraded: dict[str, tuple[str, str, bool]] = {}  # task, sample, truncated, by key
+        for task_id in store.tasks():
+            for row in store.rows(task_id):
+                place = (task_id, row.sample_id, row.stop_reason is StopReason.LENGTH)
+                if row.grade is None:
+                    self._ungraded[row.key] = place
+                else:
+                    self._add(place, row.grade.outcome)
+        self._words, self._due = "", 0.0
+
+    def take(self, event: Completion | Attempt | Grade) -> None:
+        """Hear of a completion, and later of its grade."""
+        match event:
+            case Completion():
+                place = (event.task_id, event.sample_id, event.is_truncated)
+                self._ungraded[event.key] = place
+            case Grade() if event.outcome is not Outcome.UNGRADED:
+                if (found := self._ungraded.pop(event.key, None)) is not None:
+                    self._add(found, event.outcome)
+            case _:
+                pass
+
+    def words(self) -> str:
+        """Return each task's value and interval; worked out anew when that costs little time."""
+        begun = time.monotonic()
+        if begun >= self._due:
+            self._words = "; ".join(
+                f"{task_id} {_score(rows[:])}" for task_id, rows in sorted(self._rows.items())
+            )
+            now = time.monotonic()
+            self._due = now + COST_OF_SCORES * (now - begun)
+        return self._words
+
+    def _add(self, place: tuple[str, str, bool], outcome: Outcome) -> None:
+        task_id, sample_id, truncated = place
+        samples = self._samples.setdefault(task_id, {})
+        sample = samples.setdefault(sample_id, len(samples))
+        row = Scored(sample=sample, outcome=outcome, truncated=truncated)
+        self._rows.setdefault(task_id, []).append(row)
+
+
+def _score(rows: list[Scored]) -> str:
+    found = estimate(rows)
+    interval = found.interval
+    around = f" ({100 * interval.low:.1f} to {100 * interval.high:.1f})" if interval else ""
+    return f"{100 * found.value:.1f}{around}"
 
 
 def _forecast(todo: Mapping[str, int], done: Mapping[str, int], store: RunReader) -> str:
