@@ -25,7 +25,7 @@ ORDER = [
     {"sandbox", "engines"},
     {"task"},
     {"responses"},
-    {"fingerprint", "profile", "profiles", "jsonlines"},
+    {"fingerprint", "profile", "profiles", "jsonlines", "bounded_jinja"},
     {"records", "registry", "bundled"},
     {"config"},
     {"output"},
