@@ -89,6 +89,8 @@ async def run_session(config: RunConfig, reporter: Reporter) -> FinishedRun:
     plans, engine = prepare(config, profile, reporter)
     async with engine:
         facts = engine.describe()
+        for text in facts.operation.get("notes", ()):  # what the engine found as it loaded
+            reporter.note(text)
         _note_short_context(plans, facts, reporter)
         with open_run(config, profile, plans, facts) as run:
             if profile is not None and facts.engine != "fake":  # fake reads no prompts

@@ -6,12 +6,15 @@ hub for what isn't there.
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from g4eval.errors import EngineError, MissingExtraError
 
+_PART = re.compile(r"(.*-)(\d{5})-of-(\d{5})(\.gguf)", re.DOTALL)
+MAX_PARTS = 1000
 # Files that decide what a model says; the rest of a repository doesn't.
 _FETCHED = ("*.safetensors", "*.gguf", "*.json", "*.jinja", "*.model")
 
@@ -37,6 +40,15 @@ def find_model_files(
     commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else name
     snapshot = repository / "snapshots" / commit
     return snapshot if snapshot.is_dir() else None
+
+
+def gguf_parts(path: Path) -> list[Path]:
+    """Return every part of the model that a GGUF file belongs to, by their names; itself alone."""
+    match = _PART.fullmatch(path.name)
+    if match is None or not 1 <= int(match[3]) <= MAX_PARTS:
+        return [path]
+    begin, _, count, end = match.groups()
+    return [path.with_name(f"{begin}{n:05}-of-{count}{end}") for n in range(1, int(count) + 1)]
 
 
 def fetch_model_files(model: str) -> Path:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from g4eval.engines.model_files import gguf_parts
 from g4eval.fingerprint import sha256_json
 
 _WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt", ".pth")
@@ -28,7 +29,7 @@ def fingerprint_weights(model_files: Path, *, cache_dir: Path | None = None) -> 
     """Return the fingerprint of a model's folder or file, in hex.
 
     Args:
-        model_files: a folder, a hub snapshot, or one weight file.
+        model_files: a folder, a hub snapshot, or one weight file; of a split one, any part.
         cache_dir: where hashes are remembered; None: the user's cache.
     """
     memory = _Memory((cache_dir or user_cache_dir()) / "weights.json")
@@ -45,7 +46,8 @@ def user_cache_dir(environment: Mapping[str, str] = os.environ) -> Path:
 
 def _files_of(model_files: Path) -> Iterator[tuple[str, Path]]:
     if model_files.is_file():
-        yield model_files.name, model_files
+        for part in gguf_parts(model_files):
+            yield part.name, part
         return
     for path in model_files.iterdir():  # sub-folders hold other formats of the same weights
         if path.is_file() and (path.suffix in _WEIGHTS or _OTHERS.fullmatch(path.name)):

@@ -119,7 +119,7 @@ def test_engine_options_in_commands_exist() -> None:
 
 def gemma_options() -> set[str]:
     """The fields of GemmaOptions, read from its source: importing it needs torch."""
-    tree = ast.parse((ROOT / "g4eval/engines/gemma/engine.py").read_text())
+    tree = ast.parse((ROOT / "g4eval/engines/gemma/options.py").read_text())
     (options,) = (n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "GemmaOptions")
     return {n.target.id for n in options.body if isinstance(n, ast.AnnAssign)}  # type: ignore[union-attr]  # plain names
 

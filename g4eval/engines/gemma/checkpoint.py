@@ -5,7 +5,6 @@ carries in parts.
 """
 
 import importlib
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +12,18 @@ from typing import Any
 
 import torch
 
-from g4eval.engines.gemma.chat import read_template
 from g4eval.engines.gemma.config import GemmaConfig, parse_config
 from g4eval.engines.gemma.gguf_file import GgufSource
+from g4eval.engines.gemma.json_file import read_json_object
 from g4eval.engines.gemma.safetensors_file import SafetensorsSource
+from g4eval.engines.gemma.templates import (
+    DEFAULT,
+    choose_template,
+    read_template,
+    says_instruct,
+)
 from g4eval.engines.gemma.tokenizer import TextCodec, read_tokenizer, tokenizer_of_gguf
-from g4eval.engines.model_files import fetch_model_files
+from g4eval.engines.model_files import fetch_model_files, gguf_parts
 from g4eval.engines.weights_fingerprint import user_cache_dir
 from g4eval.errors import EngineError, MissingExtraError
 
@@ -37,6 +42,8 @@ class Checkpoint:
     stop_ids: tuple[int, ...]
     suppressed_ids: tuple[int, ...]
     quantization: str  # "none" where the weights are as published
+    instruct: str | None = None  # the name in its files that says it was tuned for instructions
+    notes: tuple[str, ...] = ()  # what was found and not used, a line each
 
     @cached_property
     def codec(self) -> TextCodec:
@@ -55,37 +62,91 @@ def open_checkpoint(model: str, device: torch.device) -> Checkpoint:
         path = _only_gguf(path)
     if path.is_file():
         return _open_gguf(path, device)
-    values = _read_json(path / "config.json")
+    values = read_json_object(path / "config.json")
     config = parse_config(values, where=path / "config.json")
-    generation = _read_json(path / "generation_config.json", missing={})
-    eos = generation.get("eos_token_id", list(config.eos_ids))
+    where = path / "generation_config.json"
+    generation = read_json_object(where, missing={})
+    source = SafetensorsSource(path, device)
     return Checkpoint(
         path=path,
         config=config,
-        source=SafetensorsSource(path, device),
+        source=source,
         template=read_template(path),
-        stop_ids=tuple(eos) if isinstance(eos, list) else (eos,),
-        suppressed_ids=tuple(generation.get("suppress_tokens") or ()),
+        # A null is transformers' own way to say nothing.
+        stop_ids=_token_ids(generation, "eos_token_id", config, where) or config.eos_ids,
+        suppressed_ids=_token_ids(generation, "suppress_tokens", config, where),
         quantization="none",
+        instruct=says_instruct(path.name, values.get("_name_or_path"), values.get("model_name")),
+        notes=_notes(source),
     )
 
 
 def _open_gguf(path: Path, device: torch.device) -> Checkpoint:
     source = GgufSource(path, device)
     config = parse_config(source.config_values(), where=path)
+    texts = {name: source.fields.text(f"general.{name}") for name in ("finetune", "name")}
     return Checkpoint(
         path=path,
         config=config,
         source=source,
-        template=source.field("tokenizer.chat_template"),
+        template=_gguf_template(source),
         stop_ids=config.eos_ids,
         suppressed_ids=(),
         quantization=source.quantization,
+        instruct=says_instruct(path.name, texts["finetune"], texts["name"]),
+        notes=_notes(source),
+    )
+
+
+def _gguf_template(source: GgufSource) -> str | None:
+    """Return the file's chat template, or the default one of several that it names."""
+    key = "tokenizer.chat_template"
+    named = {DEFAULT: source.fields.text(key) or ""}
+    for name in source.fields.texts(f"{key}s") or ():
+        named.setdefault(name, source.fields.text(f"{key}.{name}") or "")
+    template = choose_template(named, where=source.where)
+    if template is not None and not _is_utf8(template):
+        raise EngineError("the chat template is not UTF-8", where=source.where)
+    return template
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether a text of a GGUF file was UTF-8: bytes that are none were kept as surrogates."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _token_ids(
+    values: dict[str, Any], key: str, config: GemmaConfig, where: Path
+) -> tuple[int, ...]:
+    """Return one token id or several under a key; none where it is missing or null."""
+    value = values.get(key)
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    if any(type(i) is not int or not 0 <= i < config.vocab_size for i in ids):
+        raise EngineError(
+            f"{key} is {value!r:.200}, which is no token id of {config.vocab_size:,}", where=where
+        )
+    return tuple(ids)
+
+
+def _notes(source: GgufSource | SafetensorsSource) -> tuple[str, ...]:
+    if not source.skipped:
+        return ()
+    return (
+        f"{source.skipped:,} vision and audio tensors of the model are left out: this engine runs "
+        "its text part",
     )
 
 
 def _only_gguf(folder: Path) -> Path:
-    files = sorted(folder.glob("*.gguf"))
+    """Return the one GGUF file of a folder, or the first part of the one model that is split."""
+    # A projector of images is no model of its own.
+    files = sorted(p for p in folder.glob("*.gguf") if not p.name.startswith("mmproj"))
+    if len(files) > 1 and gguf_parts(files[0]) == files:
+        return files[0]
     if len(files) != 1:
         raise EngineError(
             f"holds no config.json and {len(files)} GGUF files, not one",
@@ -93,18 +154,6 @@ def _only_gguf(folder: Path) -> Path:
             hint="give --model the GGUF file itself",
         )
     return files[0]
-
-
-def _read_json(path: Path, missing: dict[str, Any] | None = None) -> dict[str, Any]:
-    if missing is not None and not path.exists():
-        return missing
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise EngineError(f"can't be read as JSON: {error}", where=path) from error
-    if not isinstance(value, dict):
-        raise EngineError("is not a JSON object", where=path)
-    return value
 
 
 def _assemble(package: str) -> Path:

@@ -1,134 +1,31 @@
 """Read a checkpoint's config.json into one frozen description of the text decoder.
 
 Everything the forward pass asks is answered here once: per layer its kind, head size, KV heads,
-KV donor and MLP size. A field we don't know is refused by name, because a field we don't know may
-change the arithmetic. Flat keys (`global_head_dim`) and `per_layer_config` are both understood.
-
-Source: shared facts of `configuration_gemma3.py` and `configuration_gemma4.py`, transformers.
+KV donor and MLP size.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
+from g4eval.engines.gemma.config_fields import (
+    IGNORED_FIELDS,
+    MULTIMODAL_TYPES,
+    SHOWN,
+    TEXT_TYPES,
+    WRAPPER_FIELDS,
+    Gemma3Fields,
+    Gemma4Fields,
+    Gemma4UnifiedFields,
+    LayerFields,
+    RopeFields,
+    TextFields,
+)
 from g4eval.errors import EngineError, nearest
 
-# What wraps the text decoder in a multimodal checkpoint; vision and audio are not run.
-MULTIMODAL_TYPES = {
-    "gemma3": "gemma3_text",
-    "gemma4": "gemma4_text",
-    "gemma4_unified": "gemma4_unified_text",
-}
-TEXT_TYPES = tuple(MULTIMODAL_TYPES.values())
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-# Fields of any transformers config that say nothing about a decoder's forward pass.
-IGNORED_FIELDS = _words("""
-    _attn_implementation_autoset _model_name_or_path _name_or_path _sliding_window_pattern
-    add_cross_attention architectures attention_dropout bad_words_ids begin_suppress_tokens
-    cache_implementation chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id
-    diversity_penalty do_sample dtype early_stopping encoder_no_repeat_ngram_size
-    exponential_decay_length_penalty finetuning_task forced_bos_token_id forced_eos_token_id
-    id2label initializer_range is_decoder is_encoder_decoder label2id length_penalty
-    max_length min_length model_type no_repeat_ngram_size num_beam_groups num_beams
-    num_return_sequences output_attentions output_hidden_states output_scores pad_token_id
-    prefix problem_type pruned_heads remove_invalid_values repetition_penalty return_dict
-    return_dict_in_generate sep_token_id suppress_tokens task_specific_params temperature
-    tf_legacy_loss tie_encoder_decoder tokenizer_class top_k top_p torch_dtype torchscript
-    transformers_version typical_p unk_token_id use_bfloat16 use_cache
-""")
-# Fields of the multimodal wrapper that concern images and sound, or repeat the text config's.
-WRAPPER_FIELDS = _words("""
-    audio_config audio_token_id audio_token_index boa_token_id boa_token_index boi_token_id
-    boi_token_index bos_token_id eoa_token_id eoa_token_index eoi_token_id eoi_token_index
-    eos_token_id image_token_id image_token_index mm_tokens_per_image quantization_config
-    text_config tie_word_embeddings video_token_id vision_config vision_soft_tokens_per_image
-""")
-
-
-class _RopeFields(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    rope_type: Literal["default", "linear", "proportional"] = "default"
-    type: Literal["default", "linear"] | None = None  # the old name of rope_type
-    rope_theta: float | None = Field(default=None, gt=0)
-    factor: float = Field(default=1.0, gt=0)
-    partial_rotary_factor: float = Field(default=1.0, gt=0, le=1)
-
-
-class _LayerFields(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    head_dim: int | None = Field(default=None, gt=0)
-    num_key_value_heads: int | None = Field(default=None, gt=0)
-
-
-class _TextFields(BaseModel):
-    """The fields that Gemma 3 and Gemma 4 text configs share."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    vocab_size: int = Field(gt=0)
-    hidden_size: int = Field(gt=0)
-    intermediate_size: int = Field(gt=0)
-    num_hidden_layers: int = Field(gt=0)
-    num_attention_heads: int = Field(gt=0)
-    num_key_value_heads: int = Field(gt=0)
-    head_dim: int = Field(default=256, gt=0)
-    hidden_activation: Literal["gelu_pytorch_tanh"] = "gelu_pytorch_tanh"
-    hidden_act: Literal["gelu_pytorch_tanh"] = "gelu_pytorch_tanh"
-    max_position_embeddings: int = Field(default=131_072, gt=0)
-    rms_norm_eps: float = Field(default=1e-6, gt=0)
-    eos_token_id: int | list[int] | None = 1
-    bos_token_id: int | None = 2
-    tie_word_embeddings: bool = True
-    attention_bias: Literal[False] = False
-    sliding_window: int = Field(default=512, gt=0)
-    layer_types: list[Literal["sliding_attention", "full_attention"]] | None = None
-    rope_parameters: dict[str, _RopeFields | None] | None = None
-    final_logit_softcapping: float | None = Field(default=None, gt=0)
-    quantization_config: dict[str, Any] | None = None
-
-
-class _Gemma3Fields(_TextFields):
-    query_pre_attn_scalar: float = Field(default=256, gt=0)
-    attn_logit_softcapping: None = None
-    use_bidirectional_attention: Literal[False] | None = False
-    sliding_window_pattern: int = Field(default=6, gt=0)
-    rope_theta: float = Field(default=1_000_000.0, gt=0)
-    rope_local_base_freq: float = Field(default=10_000.0, gt=0)
-    rope_scaling: _RopeFields | None = None
-
-
-class _Gemma4Fields(_TextFields):
-    # "vision" concerns image tokens only: text is causal in every size.
-    use_bidirectional_attention: Literal["vision"] | None = None
-    global_head_dim: int = Field(default=512, gt=0)
-    num_global_key_value_heads: int | None = Field(default=None, gt=0)
-    per_layer_config: dict[int, _LayerFields] | None = None
-    attention_k_eq_v: bool = False
-    num_kv_shared_layers: int = Field(default=0, ge=0)
-    use_double_wide_mlp: bool = False
-    hidden_size_per_layer_input: int = Field(default=256, ge=0)
-    vocab_size_per_layer_input: int = Field(default=262_144, gt=0)
-    enable_moe_block: bool = False
-    num_experts: int | None = Field(default=None, gt=0)
-    top_k_experts: int | None = Field(default=None, gt=0)
-    moe_intermediate_size: int | None = Field(default=None, gt=0)
-
-
-class _Gemma4UnifiedFields(_Gemma4Fields):
-    hidden_size_per_layer_input: int = 0
-    use_bidirectional_attention: Literal["vision"] | None = "vision"
-
-
-Fields = TypeVar("Fields", bound=_TextFields)
+Fields = TypeVar("Fields", bound=TextFields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,33 +98,69 @@ def parse_config(values: Mapping[str, Any], *, where: object) -> GemmaConfig:
     """
     model_type = values.get("model_type")
     text = dict(values)
-    if model_type in MULTIMODAL_TYPES:
+    if isinstance(model_type, str) and model_type in MULTIMODAL_TYPES:
         _refuse_unknown(values, WRAPPER_FIELDS | IGNORED_FIELDS, where)
-        text = dict(values.get("text_config") or {})
-        text.setdefault("model_type", MULTIMODAL_TYPES[model_type])
-        text.setdefault("tie_word_embeddings", values.get("tie_word_embeddings", True))
-        text.setdefault("quantization_config", values.get("quantization_config"))
+        text = _text_part(values, MULTIMODAL_TYPES[model_type], where)
         where = f"{where}, text_config"
     text_type = text.get("model_type")
     fields = {k: v for k, v in text.items() if k not in IGNORED_FIELDS}
     if text_type == "gemma3_text":
-        return _gemma3(_checked(_Gemma3Fields, fields, where), text_type)
+        return _checked_whole(_gemma3(_checked(Gemma3Fields, fields, where), text_type), where)
     if text_type == "gemma4_text":
-        return _gemma4(_checked(_Gemma4Fields, fields, where), text_type, where)
+        gemma4: Gemma4Fields = _checked(Gemma4Fields, fields, where)
+        return _checked_whole(_gemma4(gemma4, text_type, where), where)
     if text_type == "gemma4_unified_text":
-        return _gemma4(_checked(_Gemma4UnifiedFields, fields, where), text_type, where)
+        gemma4 = _checked(Gemma4UnifiedFields, fields, where)
+        return _checked_whole(_gemma4(gemma4, text_type, where), where)
     raise EngineError(
-        f"model_type {model_type!r} is not a Gemma 3 or Gemma 4 text model",
+        f"model_type {model_type!r:.{SHOWN}} is not a Gemma 3 or Gemma 4 text model",
         where=where,
         hint=f"the gemma engine runs {', '.join((*MULTIMODAL_TYPES, *TEXT_TYPES))}",
     )
+
+
+def _text_part(values: Mapping[str, Any], text_type: str, where: object) -> dict[str, Any]:
+    """Return the text decoder's part of a multimodal config, with what the wrapper says of it."""
+    part = values.get("text_config")
+    if part is not None and not isinstance(part, dict):
+        raise EngineError(f"text_config is {type(part).__name__}, not an object", where=where)
+    text = dict(part or {})
+    text.setdefault("model_type", text_type)
+    if "tie_word_embeddings" in values:
+        tied = values["tie_word_embeddings"]
+        if text.setdefault("tie_word_embeddings", tied) != tied:
+            raise EngineError(
+                f"tie_word_embeddings is {tied!r:.{SHOWN}} here and "
+                f"{text['tie_word_embeddings']!r:.{SHOWN}} in text_config",
+                where=where,
+                hint="make both say whether the file's lm_head is the model's own",
+            )
+    text.setdefault("quantization_config", values.get("quantization_config"))
+    return text
+
+
+def _checked_whole(config: GemmaConfig, where: object) -> GemmaConfig:
+    """Refuse numbers that are in bounds one by one and don't fit together."""
+    for layer in config.layers:
+        if config.query_heads % layer.kv_heads or layer.head_dim % 2:
+            raise EngineError(
+                f"layer {layer.index} has {config.query_heads} query heads, {layer.kv_heads} key "
+                f"heads and a head size of {layer.head_dim}, which don't fit together",
+                where=where,
+            )
+    off = [i for i in (config.bos_id, *config.eos_ids) if i >= config.vocab_size]
+    if off:
+        raise EngineError(
+            f"token id {off[0]} is outside the vocabulary of {config.vocab_size:,}", where=where
+        )
+    return config
 
 
 def _refuse_unknown(values: Mapping[str, Any], known: frozenset[str], where: object) -> None:
     for name in values:
         if name not in known:
             raise EngineError(
-                f"config field {name!r} is not known, so its effect isn't either",
+                f"config field {name!r:.{SHOWN}} is not known, so its effect isn't either",
                 where=where,
                 hint=nearest(name, known),
             )
@@ -240,19 +173,25 @@ def _checked(model: type[Fields], fields: Mapping[str, Any], where: object) -> F
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
         raise EngineError(
-            f"config field {name!r} is {first['input']!r}, which can't be run: {first['msg']}",
+            f"config field {name!r:.{SHOWN}} is {first['input']!r:.{SHOWN}}, which can't be run: "
+            f"{message}"
+            if name
+            else f"the config can't be run: {message}",
             where=where,
         ) from error
+    except RecursionError as error:
+        raise EngineError("the config is nested too deeply", where=where) from error
 
 
-def _layer_is_sliding(fields: _TextFields, period: int) -> list[bool]:
+def _layer_is_sliding(fields: TextFields, period: int) -> list[bool]:
     if fields.layer_types is not None:
         return [kind == "sliding_attention" for kind in fields.layer_types]
     return [(index + 1) % period != 0 for index in range(fields.num_hidden_layers)]
 
 
-def _rope(fields: _RopeFields, default_theta: float) -> RopeConfig:
+def _rope(fields: RopeFields, default_theta: float) -> RopeConfig:
     kind = fields.rope_type if fields.type is None else fields.type
     return RopeConfig(
         theta=fields.rope_theta or default_theta,
@@ -262,12 +201,12 @@ def _rope(fields: _RopeFields, default_theta: float) -> RopeConfig:
 
 
 def _eos_ids(value: int | list[int] | None) -> tuple[int, ...]:
-    if value is None:
+    if value is None or value == []:
         return (1,)
     return tuple(value) if isinstance(value, list) else (value,)
 
 
-def _common(fields: _TextFields) -> dict[str, Any]:
+def _common(fields: TextFields) -> dict[str, Any]:
     return {
         "vocab_size": fields.vocab_size,
         "hidden_size": fields.hidden_size,
@@ -283,10 +222,10 @@ def _common(fields: _TextFields) -> dict[str, Any]:
     }
 
 
-def _gemma3(fields: _Gemma3Fields, model_type: str) -> GemmaConfig:
+def _gemma3(fields: Gemma3Fields, model_type: str) -> GemmaConfig:
     parameters = fields.rope_parameters or {}
-    full = parameters.get("full_attention") or fields.rope_scaling or _RopeFields()
-    sliding = parameters.get("sliding_attention") or _RopeFields()
+    full = parameters.get("full_attention") or fields.rope_scaling or RopeFields()
+    sliding = parameters.get("sliding_attention") or RopeFields()
     layers = tuple(
         LayerConfig(
             index=index,
@@ -313,13 +252,13 @@ def _gemma3(fields: _Gemma3Fields, model_type: str) -> GemmaConfig:
     )
 
 
-def _gemma4(fields: _Gemma4Fields, model_type: str, where: object) -> GemmaConfig:
+def _gemma4(fields: Gemma4Fields, model_type: str, where: object) -> GemmaConfig:
     is_sliding = _layer_is_sliding(fields, 6)
     is_sliding[-1] = False  # whatever the list says
     parameters = fields.rope_parameters or {}
-    proportional = _RopeFields(rope_type="proportional", partial_rotary_factor=0.25)
+    proportional = RopeFields(rope_type="proportional", partial_rotary_factor=0.25)
     full = parameters.get("full_attention") or proportional
-    sliding = parameters.get("sliding_attention") or _RopeFields()
+    sliding = parameters.get("sliding_attention") or RopeFields()
     moe = None
     if fields.enable_moe_block:
         if not (fields.num_experts and fields.top_k_experts and fields.moe_intermediate_size):
@@ -351,7 +290,7 @@ def _gemma4(fields: _Gemma4Fields, model_type: str, where: object) -> GemmaConfi
 
 
 def _gemma4_layer(
-    fields: _Gemma4Fields, index: int, sliding: list[bool], where: object
+    fields: Gemma4Fields, index: int, sliding: list[bool], where: object
 ) -> LayerConfig:
     first_shared = fields.num_hidden_layers - fields.num_kv_shared_layers
     donor = None
@@ -365,7 +304,7 @@ def _gemma4_layer(
         donor = same_kind[-1]
     head_dim, kv_heads = fields.head_dim, fields.num_key_value_heads
     if fields.per_layer_config is not None:
-        own = fields.per_layer_config.get(index, _LayerFields())
+        own = fields.per_layer_config.get(index, LayerFields())
         head_dim, kv_heads = own.head_dim or head_dim, own.num_key_value_heads or kv_heads
     elif not sliding[index]:
         head_dim = fields.global_head_dim

@@ -7,12 +7,12 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, TypeVar
+from typing import Self, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 
 from g4eval.config import parse_model
 from g4eval.engines.base import EngineConfig, EngineFacts
@@ -21,11 +21,13 @@ from g4eval.engines.gemma.checkpoint import Checkpoint, open_checkpoint
 from g4eval.engines.gemma.invariance import is_batch_invariant
 from g4eval.engines.gemma.memory import GIB, MemoryPlan, free_memory, plan_memory
 from g4eval.engines.gemma.model import Gemma
+from g4eval.engines.gemma.options import GemmaOptions, find_device, find_dtype
 from g4eval.engines.gemma.quantized import Quantization
 from g4eval.engines.gemma.sampling import Sampler
 from g4eval.engines.gemma.scheduler import Generation, Scheduler
 from g4eval.engines.gemma.scoring import score_tokens
 from g4eval.engines.gemma.stopping import StopRule
+from g4eval.engines.gemma.templates import TEMPLATE_FILE, says_instruct
 from g4eval.engines.gemma.weights import load_model, weight_bytes
 from g4eval.engines.hardware import find_gpus, gpu_facts
 from g4eval.engines.weights_fingerprint import fingerprint_weights
@@ -37,21 +39,6 @@ T = TypeVar("T")
 
 # Raised only when what it answers to a request may change: it is part of every run's identity.
 ENGINE_VERSION = "0.1.0"
-
-
-class GemmaOptions(BaseModel):
-    """`--set engine.KEY=VALUE` of engine `gemma`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    device: str = "auto"  # cpu, cuda, cuda:1; auto: cuda where there is one
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: float32 on cpu, else bfloat16
-    thinking: bool | None = None  # None: as the profile says, else off
-    context_tokens: int | None = Field(default=None, ge=16)  # None: the model's own
-    max_batch: int = Field(default=32, ge=1, le=1024)  # requests in flight
-    memory_gib: float | None = Field(default=None, gt=0)  # None: what is free
-    threads: int | None = Field(default=None, ge=1)  # on cpu; None: PyTorch's choice
-    weights_fingerprint: str | None = None  # declared; None: hash the files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,14 +68,23 @@ class GemmaEngine:
         options: see GemmaOptions.
         thinking: whether the prompt asks the model to think.
         stop_ids: token ids that end a completion, beside the checkpoint's own.
+        instruct: what says that the model was tuned to follow instructions, so that it needs its
+            chat template; None: nothing does, beyond the checkpoint's own names.
     """
 
     def __init__(
-        self, model: str, options: GemmaOptions, *, thinking: bool, stop_ids: Sequence[int] = ()
+        self,
+        model: str,
+        options: GemmaOptions,
+        *,
+        thinking: bool,
+        stop_ids: Sequence[int] = (),
+        instruct: str | None = None,
     ) -> None:
         self._name = model
         self._options = options
         self._thinking = thinking
+        self._instruct = instruct
         self._extra_stop_ids = tuple(stop_ids)
         self._loaded: _Loaded | None = None
         self._chat: ChatFormat | None = None
@@ -114,6 +110,9 @@ class GemmaEngine:
             options,
             thinking=thinking,
             stop_ids=profile.stop_token_ids if profile else (),
+            instruct=f"profile {profile.name}"
+            if profile and profile.chat_format != "plain"
+            else says_instruct(Path(config.model).name),
         )
 
     async def __aenter__(self) -> Self:
@@ -148,9 +147,9 @@ class GemmaEngine:
         options = self._options
         if options.threads is not None:
             torch.set_num_threads(options.threads)
-        device = _device(options.device)
-        dtype = _dtype(options.dtype, device)
-        checkpoint = open_checkpoint(self._name, device)
+        device = find_device(options.device)
+        dtype = find_dtype(options.dtype, device)
+        checkpoint = self._settled(open_checkpoint(self._name, device))
         free = int(options.memory_gib * GIB) if options.memory_gib else free_memory(device)
         plan = plan_memory(
             checkpoint.config,
@@ -174,6 +173,26 @@ class GemmaEngine:
             fingerprint=fingerprint,
             batch_invariance=_measure_invariance(model) if exact else "not promised",
         )
+
+    def _settled(self, checkpoint: Checkpoint) -> Checkpoint:
+        """Return the checkpoint with the template that will be used.
+
+        Raises EngineError where a model that was tuned for its template has none.
+        """
+        if self._options.prompt == "plain":
+            return replace(checkpoint, template=None)
+        instruct = self._instruct or checkpoint.instruct
+        if checkpoint.template is None and instruct is not None:
+            raise EngineError(
+                f"has no chat template, and {instruct!r} says that it was tuned to follow one",
+                where=checkpoint.path,
+                hint=f"copy {TEMPLATE_FILE} from the model's page into the folder, or run it as a "
+                "base model with --set engine.prompt=plain",
+            )
+        if checkpoint.template is None:
+            note = "no chat template is here: prompts go out plain, as to a base model"
+            return replace(checkpoint, notes=(*checkpoint.notes, note))
+        return checkpoint
 
     @property
     def _ready(self) -> _Loaded:
@@ -227,6 +246,7 @@ class GemmaEngine:
                 "weight_bytes": loaded.plan.weight_bytes,
                 "kv_cache_tokens": loaded.plan.capacity.cached_tokens,
                 "batch_invariance": loaded.batch_invariance,
+                "notes": list(checkpoint.notes),
                 "threads": torch.get_num_threads(),
                 **gpu_facts(find_gpus() if model.device.type == "cuda" else ()),
             },
@@ -283,7 +303,9 @@ class GemmaEngine:
     def _format(self) -> ChatFormat:
         if self._chat is None:
             checkpoint = self._ready.checkpoint
-            self._chat = ChatFormat(checkpoint.codec, checkpoint.template, thinking=self._thinking)
+            chat = ChatFormat(checkpoint.codec, checkpoint.template, thinking=self._thinking)
+            chat.check()
+            self._chat = chat
         return self._chat
 
     def _prepare(self, request: Request, scheduler: Scheduler) -> _InFlight | Attempt:
@@ -301,6 +323,8 @@ class GemmaEngine:
                 f"{self.context_tokens:,}",
             )
         stop_ids = frozenset(checkpoint.stop_ids) | frozenset(self._extra_stop_ids)
+        if checkpoint.template is not None:  # of a base model, these are text
+            stop_ids |= checkpoint.codec.end_of_turn_ids
         rule = StopRule(checkpoint.codec, stop_ids, request.sampling.stop)
         generation = Generation(
             prompt_ids=prompt.token_ids,
@@ -367,28 +391,6 @@ def _attempt(request: Request, error: str) -> Attempt:
         error=error,
         at=time.time(),
     )
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"engine.device: {name!r} is not a device", where="--set") from error
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"engine.device: {name!r} is neither cpu nor cuda", where="--set")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise EngineError(
-            "engine.device is cuda, but PyTorch sees no GPU", hint="--set engine.device=cpu"
-        )
-    return device
-
-
-def _dtype(name: str, device: torch.device) -> torch.dtype:
-    if name == "auto":
-        return torch.float32 if device.type == "cpu" else torch.bfloat16
-    return torch.float32 if name == "float32" else torch.bfloat16
 
 
 def _measure_invariance(model: Gemma) -> str:

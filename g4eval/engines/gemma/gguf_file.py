@@ -1,7 +1,9 @@
-"""GGUF checkpoints: one memory-mapped file with config, tensors, tokenizer and template.
+"""GGUF checkpoints: memory-mapped files with config, tensors, tokenizer and template.
 
 The file's own names are turned into those of a config.json and of safetensors files, so everything
-after this module sees one format. Quantized tensors are widened to float32 as they are loaded.
+after this module sees one format. Quantized tensors are widened to float32 as they are loaded. A
+model split over several files is read from all of them; vision and audio tensors, which Ollama
+keeps in the same file, are left out.
 
 Source: `Gemma3Model` and `Gemma4Model`, convert_hf_to_gguf.py, ggml-org/llama.cpp.
 """
@@ -17,10 +19,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from g4eval.engines.gemma.gguf_config import config_values
+from g4eval.engines.gemma.gguf_fields import GgufFields
 from g4eval.engines.gemma.gguf_header import GgufHeader, StoredTensor
+from g4eval.engines.model_files import gguf_parts
 from g4eval.errors import EngineError
-
-ARCHITECTURES = {"gemma3": "gemma3_text", "gemma4": "gemma4_text"}
 
 _GLOBAL_NAMES = {
     "token_embd.weight": "embed_tokens.weight",
@@ -59,6 +62,8 @@ _LAYER_NAMES = {
 }
 ROPE_DIVISORS = "rope_freqs.weight"  # 1 for pairs that rotate, a huge number for the rest
 HUGE_DIVISOR = 1e20
+# Vision, its projector, audio; no tensor of the text decoder begins so.
+SKIPPED_PREFIXES = ("v.", "mm.", "a.", "s.")
 _PLAIN = {
     gguf.GGMLQuantizationType.F32: torch.float32,
     gguf.GGMLQuantizationType.F16: torch.float16,
@@ -67,7 +72,16 @@ _PLAIN = {
 
 
 class GgufSource:
-    """One GGUF file, open."""
+    """One GGUF model, open.
+
+    Args:
+        path: the file, or any part of one that is split.
+        device: where tensors are put.
+
+    Raises:
+        EngineError: a file is no GGUF file or not whole, or parts are missing or don't belong
+            together.
+    """
 
     norms_include_one = True  # the converter adds Gemma 3's one
 
@@ -75,16 +89,27 @@ class GgufSource:
         self.where = str(path)
         self.path = path
         self._device = device
-        self._header = GgufHeader(path)
-        self._tensors = self._header.tensors
+        self._headers = _open_parts(path)
+        self.fields = GgufFields(self._headers[0].fields, path)
+        self._tensors: dict[str, tuple[GgufHeader, StoredTensor]] = {}  # by the file's own name
+        for header in self._headers:
+            for name, tensor in header.tensors.items():
+                if name in self._tensors:
+                    raise EngineError(f"tensor {name!r:.100} is stored twice", where=header.path)
+                self._tensors[name] = (header, tensor)
         self._names: dict[str, str] = {}
+        self.skipped = 0  # tensors of vision and audio
         self.shapes = self._read_shapes()
+        self.dtypes: dict[str, str] = {}  # a header names no type that can't be run or widened
         self.nbytes = {name: self._loaded_bytes(stored) for name, stored in self._names.items()}
 
     def _read_shapes(self) -> dict[str, tuple[int, ...]]:
         shapes: dict[str, tuple[int, ...]] = {}
-        for stored, tensor in self._tensors.items():
+        for stored, (_, tensor) in self._tensors.items():
             if stored == ROPE_DIVISORS:
+                continue
+            if stored.startswith(SKIPPED_PREFIXES):
+                self.skipped += 1
                 continue
             name = canonical_name(stored)
             self._names[name] = stored
@@ -92,14 +117,14 @@ class GgufSource:
         return shapes
 
     def _loaded_bytes(self, stored: str) -> int:
-        tensor = self._tensors[stored]
+        _, tensor = self._tensors[stored]
         itemsize = _PLAIN.get(tensor.kind, torch.float32).itemsize
         return math.prod(tensor.shape) * itemsize
 
     def load(self, name: str) -> Tensor:
         """Return one tensor, widened to float32 unless stored in half precision."""
-        tensor = self._tensors[self._names[name]]
-        data = self._header.data(tensor)
+        header, tensor = self._tensors[self._names[name]]
+        data = header.data(tensor)
         plain = _PLAIN.get(tensor.kind)
         if plain is not None:
             # A copy, because the file is mapped read-only.
@@ -118,17 +143,12 @@ class GgufSource:
                 hint="use F32, F16, BF16, Q8_0, Q4_0, Q5_0, Q4_K, Q5_K or Q6_K weights",
             ) from error
 
-    def field(self, key: str, default: Any = None) -> Any:
-        """Return a metadata value; `{arch}` in the key stands for the architecture."""
-        if "{arch}" in key:
-            key = key.replace("{arch}", str(self.field("general.architecture")))
-        return self._header.fields.get(key, default)
-
     @property
     def quantization(self) -> str:
-        """The tensor types of the file, most common first: `Q5_0 Q4_K Q8_0`."""
+        """The tensor types of the text decoder, most common first: `Q5_0 Q4_K Q8_0`."""
         counts: dict[str, int] = {}
-        for tensor in self._tensors.values():
+        for stored in self._names.values():
+            _, tensor = self._tensors[stored]
             if len(tensor.shape) > 1:
                 kind = tensor.kind.name
                 counts[kind] = counts.get(kind, 0) + math.prod(tensor.shape)
@@ -140,129 +160,77 @@ class GgufSource:
         """Return the file's metadata under the names of a config.json.
 
         Raises:
-            EngineError: another architecture, or a key is missing.
+            EngineError: another architecture, a key is missing or of another type, or rotary
+                divisors that this engine would not apply.
         """
-        architecture = self.field("general.architecture")
-        if architecture not in ARCHITECTURES:
+        return config_values(self.fields, self.shapes, self._rotated_share())
+
+    def _rotated_share(self) -> float | None:
+        """Return the share of pairs that rotate; None where no tensor says it."""
+        if ROPE_DIVISORS not in self._tensors:
+            return None
+        header, tensor = self._tensors[ROPE_DIVISORS]
+        values = np.zeros(0, np.float32)
+        if tensor.kind is gguf.GGMLQuantizationType.F32:
+            values = header.data(tensor).view(np.float32).reshape(-1)
+        rotated = int((values == 1).sum())
+        # Anything but ones, then huge ones, scales frequencies in a way of its own.
+        if not rotated or not bool((values[:rotated] == 1).all() and _huge(values[rotated:])):
             raise EngineError(
-                f"architecture {architecture!r} is not a Gemma 3 or Gemma 4 text model",
-                where=self.path,
-                hint=f"the gemma engine runs {' and '.join(ARCHITECTURES)} GGUF files",
+                f"tensor {ROPE_DIVISORS!r} divides rotary frequencies in a way that isn't run",
+                where=self.where,
+                hint="use --engine openai with llama.cpp, or the safetensors weights",
             )
-        values: dict[str, Any] = {
-            "model_type": ARCHITECTURES[architecture],
-            "vocab_size": self.shapes.get("embed_tokens.weight", (0,))[0],
-            "tie_word_embeddings": "lm_head.weight" not in self.shapes,
-            "bos_token_id": self.field("tokenizer.ggml.bos_token_id", 2),
-            "eos_token_id": self._stop_ids(),
-        }
-        for name, key in _CONFIG_KEYS.items():
-            value = self.field(key)
-            if value is None:
-                raise EngineError(f"metadata {key!r} is missing", where=self.path)
-            values[name] = value
-        softcap = self.field("{arch}.final_logit_softcapping")
-        if softcap:
-            values["final_logit_softcapping"] = softcap
-        return values | (self._gemma3() if architecture == "gemma3" else self._gemma4())
-
-    def _stop_ids(self) -> list[int]:
-        keys = ("eos_token_id", "eot_token_id", "eom_token_id")
-        ids = [self.field(f"tokenizer.ggml.{key}") for key in keys]
-        return sorted({1, *(int(i) for i in ids if i is not None)})
-
-    def _gemma3(self) -> dict[str, Any]:
-        head_dim = int(self.field("{arch}.attention.key_length", 256))
-        layers = int(self.field("{arch}.block_count"))
-        heads = int(self.field("{arch}.attention.head_count"))
-        # The file doesn't carry the scale; of the released sizes only 27B (62 layers) departs
-        # from the head size.
-        scalar = self.field("{arch}.embedding_length") / heads if layers == 62 else head_dim
-        values: dict[str, Any] = {
-            "head_dim": head_dim,
-            "num_key_value_heads": self.field("{arch}.attention.head_count_kv"),
-            "intermediate_size": self.field("{arch}.feed_forward_length"),
-            "query_pre_attn_scalar": scalar,
-            "rope_theta": self.field("{arch}.rope.freq_base", 1_000_000.0),
-            "rope_local_base_freq": self.field("{arch}.rope.freq_base_swa", 10_000.0),
-            "sliding_window_pattern": self.field("{arch}.attention.sliding_window_pattern", 6),
-        }
-        if self.field("{arch}.rope.scaling.type", "none") != "none":
-            values["rope_scaling"] = {
-                "rope_type": self.field("{arch}.rope.scaling.type"),
-                "factor": self.field("{arch}.rope.scaling.factor"),
-            }
-        return values
-
-    def _gemma4(self) -> dict[str, Any]:
-        layers = int(self.field("{arch}.block_count"))
-        sliding = list(self.field("{arch}.attention.sliding_window_pattern"))
-        full_head_dim = int(self.field("{arch}.attention.key_length"))
-        head_dim = int(self.field("{arch}.attention.key_length_swa"))
-        kv_heads = _per_layer(self.field("{arch}.attention.head_count_kv"), layers)
-        mlp = _per_layer(self.field("{arch}.feed_forward_length"), layers)
-        experts = self.field("{arch}.expert_count")
-        full = [index for index in range(layers) if not sliding[index]]
-        return {
-            "layer_types": [f"{'sliding' if s else 'full'}_attention" for s in sliding],
-            "head_dim": head_dim,
-            "num_key_value_heads": kv_heads[0],
-            "per_layer_config": {
-                i: {"head_dim": full_head_dim, "num_key_value_heads": kv_heads[i]} for i in full
-            },
-            "attention_k_eq_v": any(
-                f"layers.{i}.self_attn.v_proj.weight" not in self.shapes
-                and f"layers.{i}.self_attn.k_proj.weight" in self.shapes
-                for i in full
-            ),
-            "num_kv_shared_layers": self.field("{arch}.attention.shared_kv_layers", 0),
-            "intermediate_size": mlp[0],
-            "use_double_wide_mlp": mlp[-1] == 2 * mlp[0],
-            "hidden_size_per_layer_input": self.field("{arch}.embedding_length_per_layer_input", 0),
-            "vocab_size_per_layer_input": self.shapes.get("embed_tokens_per_layer.weight", (1,))[0],
-            "enable_moe_block": bool(experts),
-            "num_experts": experts,
-            "top_k_experts": self.field("{arch}.expert_used_count"),
-            "moe_intermediate_size": self.field("{arch}.expert_feed_forward_length"),
-            "rope_parameters": {
-                "full_attention": {
-                    "rope_type": "proportional",
-                    "rope_theta": self.field("{arch}.rope.freq_base", 1_000_000.0),
-                    "partial_rotary_factor": self._rotated_share(),
-                },
-                "sliding_attention": {
-                    "rope_theta": self.field("{arch}.rope.freq_base_swa", 10_000.0)
-                },
-            },
-        }
-
-    def _rotated_share(self) -> float:
-        divisors = self._tensors.get(ROPE_DIVISORS)
-        if divisors is None:
-            return 0.25
-        values = self._header.data(divisors).view(np.float32)
-        return float((values < HUGE_DIVISOR).mean())
+        share = rotated / len(values)
+        if share < 1 and self.fields.text("general.architecture") == "gemma3":
+            raise EngineError(
+                f"tensor {ROPE_DIVISORS!r} leaves positions out, which no Gemma 3 does",
+                where=self.where,
+            )
+        return share
 
 
-_CONFIG_KEYS = {
-    "hidden_size": "{arch}.embedding_length",
-    "num_hidden_layers": "{arch}.block_count",
-    "num_attention_heads": "{arch}.attention.head_count",
-    "max_position_embeddings": "{arch}.context_length",
-    "rms_norm_eps": "{arch}.attention.layer_norm_rms_epsilon",
-    "sliding_window": "{arch}.attention.sliding_window",
-}
+def _huge(values: NDArray[np.float32]) -> bool:
+    return bool((values >= HUGE_DIVISOR).all())
+
+
+def _open_parts(path: Path) -> list[GgufHeader]:
+    """Open a file, or every part of a split one, the first part first."""
+    header = GgufHeader(path)
+    count = GgufFields(header.fields, path).integer("split.count") or 1
+    if count == 1:
+        return [header]
+    paths = gguf_parts(path)
+    if len(paths) != count:
+        raise EngineError(
+            f"is one of {count:,} parts, and its name says otherwise",
+            where=path,
+            hint="keep the names NAME-00001-of-0000N.gguf that the parts came with",
+        )
+    missing = [part.name for part in paths if not part.is_file()]
+    if missing:
+        raise EngineError(
+            f"parts are missing: {', '.join(missing[:6])}", where=path.parent, hint="download them"
+        )
+    headers = [GgufHeader(part) for part in paths]
+    for number, part in enumerate(headers):
+        fields = GgufFields(part.fields, part.path)
+        if (fields.integer("split.no"), fields.integer("split.count")) != (number, count):
+            raise EngineError(
+                f"is not part {number + 1} of {count}", where=part.path, hint="download it again"
+            )
+    total = GgufFields(headers[0].fields, path).integer("split.tensors.count")
+    found = sum(len(part.tensors) for part in headers)
+    if total is not None and total != found:
+        raise EngineError(f"the parts hold {found:,} tensors, and {total:,} are stated", where=path)
+    return headers
 
 
 def canonical_name(stored: str) -> str:
     """Return the safetensors name of a GGUF tensor; unknown names come back unchanged."""
     if stored in _GLOBAL_NAMES:
         return _GLOBAL_NAMES[stored]
-    match = re.fullmatch(r"blk\.(\d+)\.(.+)", stored)
+    match = re.fullmatch(r"blk\.(\d{1,4})\.(.+)", stored)
     if match is None or match[2] not in _LAYER_NAMES:
         return stored
     return f"layers.{match[1]}.{_LAYER_NAMES[match[2]]}"
-
-
-def _per_layer(value: int | list[int], layers: int) -> list[int]:
-    return list(value) if isinstance(value, list) else [int(value)] * layers

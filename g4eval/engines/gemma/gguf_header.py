@@ -7,6 +7,7 @@ are.
 Source: docs/gguf.md, ggml-org/ggml; version 3, little-endian.
 """
 
+import math
 import mmap
 import struct
 from collections.abc import Mapping
@@ -23,6 +24,15 @@ from g4eval.errors import EngineError
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT = 32
+# Bounds on what a header may say; a Gemma vocabulary has 262,144 tokens and 514,906 merges.
+MAX_FIELDS = 1 << 16
+MAX_TENSORS = 1 << 17
+MAX_DIMENSIONS = 4  # ggml's own
+MAX_STRING_BYTES = 1 << 24
+MAX_ITEMS = 1 << 22  # of one list
+MAX_DEPTH = 2  # lists in lists
+MAX_VALUES = 1 << 44  # of one tensor
+MAX_ALIGNMENT = 1 << 16
 # Metadata value types, by their number in the file.
 _SCALARS = {
     0: "B",
@@ -68,7 +78,7 @@ class GgufHeader:
             raise EngineError(f"can't be read: {error}", where=path, hint=_HINT) from error
         try:
             self.fields, self.tensors = self._parse()
-        except (struct.error, IndexError, UnicodeDecodeError, KeyError, ValueError) as error:
+        except (struct.error, IndexError, KeyError, ValueError, RecursionError) as error:
             raise EngineError(
                 f"is not a whole GGUF file: {error}", where=path, hint=_HINT
             ) from error
@@ -85,20 +95,31 @@ class GgufHeader:
         version = cursor.number("I")
         if version not in VERSIONS:
             raise ValueError(f"its version is {version}, known are {VERSIONS}")
-        tensor_count, field_count = cursor.number("Q"), cursor.number("Q")
+        tensor_count = cursor.count("tensors", MAX_TENSORS)
+        field_count = cursor.count("fields", MAX_FIELDS)
         fields: dict[str, Any] = {}
         for _ in range(field_count):
             key = cursor.string()
+            if key in fields:
+                raise ValueError(f"field {key[:100]!r} is there twice")
             fields[key] = cursor.value(cursor.number("I"))
         infos = [self._tensor_info(cursor) for _ in range(tensor_count)]
         alignment = fields.get("general.alignment", DEFAULT_ALIGNMENT)
+        if type(alignment) is not int or not 1 <= alignment <= MAX_ALIGNMENT:
+            raise ValueError(f"its alignment is {alignment!r:.100}")
         base = -(-cursor.at // alignment) * alignment
-        return fields, {info[0]: self._stored(base, *info) for info in infos}
+        tensors = {info[0]: self._stored(base, *info) for info in infos}
+        if len(tensors) < len(infos):
+            raise ValueError("a tensor is there twice")
+        return fields, tensors
 
     @staticmethod
     def _tensor_info(cursor: "_Cursor") -> tuple[str, tuple[int, ...], int, int]:
         name = cursor.string()
-        shape = tuple(cursor.number("Q") for _ in range(cursor.number("I")))
+        dimensions = cursor.number("I")
+        if dimensions > MAX_DIMENSIONS:
+            raise ValueError(f"tensor {name[:100]!r} has {dimensions:,} dimensions")
+        shape = tuple(cursor.number("Q") for _ in range(dimensions))
         return name, shape[::-1], cursor.number("I"), cursor.number("Q")
 
     def _stored(
@@ -106,10 +127,12 @@ class GgufHeader:
     ) -> StoredTensor:
         kind = GGMLQuantizationType(kind_number)
         block_values, block_bytes = GGML_QUANT_SIZES[kind]
-        values = int(np.prod(shape))
+        values = math.prod(shape)
+        if not 0 < values <= MAX_VALUES or (shape[-1] if shape else 1) % block_values:
+            raise ValueError(f"tensor {name[:100]!r} of {kind.name} has shape {list(shape)}")
         nbytes = values // block_values * block_bytes
         if base + offset + nbytes > len(self._map):
-            raise ValueError(f"tensor {name!r} ends past the end of the file")
+            raise ValueError(f"tensor {name[:100]!r} ends past the end of the file")
         return StoredTensor(name=name, shape=shape, kind=kind, offset=base + offset, nbytes=nbytes)
 
 
@@ -131,16 +154,29 @@ class _Cursor:
         self.at += struct.calcsize("<" + code)
         return value
 
-    def string(self) -> str:
-        return self.take(self.number("Q")).decode("utf-8", "surrogateescape")
+    def count(self, what: str, most: int) -> int:
+        """Read a number of things; raises ValueError past `most`, or what the file could hold."""
+        count = int(self.number("Q"))
+        if count > min(most, len(self._buffer)):
+            raise ValueError(f"it says that it holds {count:,} {what}")
+        return count
 
-    def value(self, kind: int) -> Any:
+    def string(self) -> str:
+        return self.take(self.count("bytes of text", MAX_STRING_BYTES)).decode(
+            "utf-8", "surrogateescape"
+        )
+
+    def value(self, kind: int, depth: int = 0) -> Any:
         if kind == _STRING:
             return self.string()
         if kind != _ARRAY:
+            if kind not in _SCALARS:
+                raise ValueError(f"a field is of type {kind}, which is not known")
             return self.number(_SCALARS[kind])
-        item_kind, count = self.number("I"), self.number("Q")
+        if depth == MAX_DEPTH:
+            raise ValueError("a list is nested too deeply")
+        item_kind, count = self.number("I"), self.count("values in a list", MAX_ITEMS)
         if item_kind in _SCALARS:
             dtype = np.dtype("<" + _SCALARS[item_kind])
             return np.frombuffer(self.take(count * dtype.itemsize), dtype).tolist()
-        return [self.value(item_kind) for _ in range(count)]
+        return [self.value(item_kind, depth + 1) for _ in range(count)]

@@ -4,6 +4,7 @@ Gemma's tokenizer is a byte-fallback BPE over text with `▁` for spaces; specia
 tokens are found first. No token is added on its own: the caller writes `<bos>`.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,21 @@ UNKNOWN = "<unk>"
 MAX_UNUSED_ROWS = 512
 # Token types in a GGUF vocabulary.
 _NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4
+# Gemma 3's and 4's own control tokens, whatever a file says of their type.
+CONTROL_NAMES = frozenset(
+    re.findall(
+        r"\S+",
+        """
+        <pad> <eos> <bos> <unk> <mask>
+        <start_of_turn> <end_of_turn> <start_of_image> <end_of_image>
+        <|turn> <turn|> <|channel> <channel|> <|think|> <|tool> <tool|> <|tool_call> <tool_call|>
+        <|tool_response> <tool_response|> <|image> <|image|> <image|> <|audio> <|audio|> <audio|>
+        """,
+    )
+)
+# Their turns end with one of these.
+END_OF_TURN_NAMES = ("<end_of_turn>", "<turn|>")
+_MARKER = re.compile(r"<[^<>\s]{1,60}>")
 
 
 class TextCodec:
@@ -34,7 +50,7 @@ class TextCodec:
 
     def _check(self, config: GemmaConfig, where: object) -> None:
         tokens = self._tokenizer.get_vocab_size(with_added_tokens=True)
-        largest = max(self._tokenizer.get_vocab(with_added_tokens=True).values())
+        largest = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
         unused = config.vocab_size - tokens
         bos = self._tokenizer.token_to_id("<bos>")
         if largest >= config.vocab_size or unused > MAX_UNUSED_ROWS or bos != config.bos_id:
@@ -47,13 +63,25 @@ class TextCodec:
             )
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text, special tokens written in it recognised, none added."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        """Return the ids of a text, special tokens written in it recognised, none added.
+
+        Raises EngineError for half a surrogate pair, which no token stands for.
+        """
+        try:
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        except UnicodeEncodeError as error:
+            raise EngineError("the text holds half a surrogate pair") from error
         return ids
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of ids, special tokens kept."""
         return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=False))
+
+    @property
+    def end_of_turn_ids(self) -> frozenset[int]:
+        """The ids of the tokens that end a turn, by their names; those that it has."""
+        ids = (self._tokenizer.token_to_id(name) for name in END_OF_TURN_NAMES)
+        return frozenset(i for i in ids if i is not None)
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
@@ -76,20 +104,45 @@ def read_tokenizer(folder: Path) -> Tokenizer:
 
 
 def tokenizer_of_gguf(source: GgufSource) -> Tokenizer:
-    """Build the tokenizer from a GGUF file's tokens, and its merges or scores."""
-    tokens: list[str] | None = source.field("tokenizer.ggml.tokens")
-    kinds: list[int] | None = source.field("tokenizer.ggml.token_type")
+    """Build the tokenizer from a GGUF file's tokens, and its merges or scores.
+
+    Raises:
+        EngineError: there is none, or its lists don't belong together.
+    """
+    fields = source.fields
+    tokens = fields.texts("tokenizer.ggml.tokens")
+    kinds = fields.integers("tokenizer.ggml.token_type")
     if not tokens or not kinds:
         raise EngineError("holds no tokenizer, which generating text needs", where=source.where)
-    merges = source.field("tokenizer.ggml.merges")
+    merges = fields.texts("tokenizer.ggml.merges")
+    scores = fields.numbers("tokenizer.ggml.scores")
+    _check_lengths(tokens, kinds, scores if merges is None else None, source.where)
+    special = control_tokens(tokens, kinds, fields.text("tokenizer.chat_template"))
     if merges is not None:
-        pairs = [_split_merge(merge) for merge in merges]
+        pairs = [_split_merge(merge, source.where) for merge in merges]
     else:
-        pairs = merges_from_scores(tokens, source.field("tokenizer.ggml.scores"), kinds)
-    vocabulary = {token: index for index, token in enumerate(tokens)}
+        plain = [kind if i not in special else _CONTROL for i, kind in enumerate(kinds)]
+        pairs = merges_from_scores(tokens, scores or [], plain)
+    try:
+        return _build(tokens, pairs, [tokens[i] for i in sorted(special)], kinds)
+    except Exception as error:
+        # The tokenizers package raises plain Exception for every kind of broken vocabulary.
+        raise EngineError(f"holds a broken tokenizer: {error}", where=source.where) from error
+
+
+def _build(
+    tokens: Sequence[str],
+    pairs: list[tuple[str, str]],
+    special: Sequence[str],
+    kinds: Sequence[int],
+) -> Tokenizer:
     tokenizer = Tokenizer(
         models.BPE(
-            vocab=vocabulary, merges=pairs, fuse_unk=True, unk_token=UNKNOWN, byte_fallback=True
+            vocab={token: index for index, token in enumerate(tokens)},
+            merges=pairs,
+            fuse_unk=True,
+            unk_token=UNKNOWN,
+            byte_fallback=True,
         )
     )
     tokenizer.normalizer = normalizers.Replace(" ", SPACE)
@@ -97,19 +150,51 @@ def tokenizer_of_gguf(source: GgufSource) -> Tokenizer:
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     )
+    known = set(special)
+    added = zip(tokens, kinds, strict=True)
     tokenizer.add_tokens(
         [
-            AddedToken(token, normalized=False, special=kind == _CONTROL)
-            for token, kind in zip(tokens, kinds, strict=True)
-            if kind in (_CONTROL, _USER_DEFINED)
+            AddedToken(token, normalized=False, special=token in known)
+            for token, kind in added
+            if token in known or kind == _USER_DEFINED
         ]
     )
     return tokenizer
 
 
-def _split_merge(merge: str) -> tuple[str, str]:
+def control_tokens(
+    tokens: Sequence[str], kinds: Sequence[int], template: str | None
+) -> frozenset[int]:
+    """Return the ids of control tokens: by type, by Gemma's own names, and by the template.
+
+    Types are not enough: Google's own QAT files type `<start_of_turn>` as an ordinary token, and a
+    prompt that writes it would then be taken apart into pieces the model has never seen.
+    """
+    written = set() if template is None else set(_MARKER.findall(template))
+    return frozenset(
+        index
+        for index, (token, kind) in enumerate(zip(tokens, kinds, strict=True))
+        if kind == _CONTROL or token in CONTROL_NAMES or token in written
+    )
+
+
+def _check_lengths(
+    tokens: Sequence[str], kinds: Sequence[int], scores: Sequence[float] | None, where: object
+) -> None:
+    scored = len(tokens) if scores is None else len(scores)
+    if len(kinds) != len(tokens) or scored != len(tokens):
+        raise EngineError(
+            f"the tokenizer's lists don't belong together: {len(tokens):,} tokens, "
+            f"{len(kinds):,} types, {scored:,} scores",
+            where=where,
+        )
+
+
+def _split_merge(merge: str, where: object = None) -> tuple[str, str]:
     # The separator is one space; either side may itself begin with one.
-    cut = merge.index(" ", 1)
+    cut = merge.find(" ", 1)
+    if cut < 0:
+        raise EngineError(f"{merge!r:.100} is no merge of two tokens", where=where)
     return merge[:cut], merge[cut + 1 :]
 
 

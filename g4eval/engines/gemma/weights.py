@@ -31,6 +31,7 @@ from g4eval.engines.gemma.rope import inverse_frequencies
 from g4eval.errors import EngineError
 
 Shape = tuple[int, ...]
+_ROWS_COMPARED = 4096  # at a time, so that a comparison takes little memory
 
 
 class TensorSource(Protocol):
@@ -49,6 +50,11 @@ class TensorSource(Protocol):
     @property
     def nbytes(self) -> Mapping[str, int]:
         """Bytes of each tensor as `load` returns it."""
+        ...
+
+    @property
+    def dtypes(self) -> Mapping[str, str]:
+        """Stored dtype by name, as safetensors calls it; none where every one of them is run."""
         ...
 
     @property
@@ -174,6 +180,13 @@ def check_tensors(config: GemmaConfig, source: TensorSource, quantization: Quant
                 f"the config asks for {list(shape)}",
                 where=source.where,
             )
+    for name, dtype in source.dtypes.items():
+        allowed = quantization.dtypes(name, source.shapes)
+        if name in expected and dtype not in allowed:
+            raise EngineError(
+                f"tensor {name!r} is stored as {dtype}, where {' or '.join(allowed)} is run",
+                where=source.where,
+            )
 
 
 def weight_bytes(
@@ -280,6 +293,8 @@ def load_model(
     check_tensors(config, source, quantization)
     load = _Loader(config, source, quantization, device, dtype)
     table = load.raw("embed_tokens.weight")
+    if config.tied_head and "lm_head.weight" in source.shapes:
+        _refuse_another_head(table, load.raw("lm_head.weight"), source.where)
     head = table if config.tied_head else load.raw("lm_head.weight")
     sliding = next((x.head_dim for x in config.layers if x.sliding), 2)
     full = next((x.head_dim for x in config.layers if not x.sliding), 2)
@@ -295,6 +310,28 @@ def load_model(
         frequencies_sliding=inverse_frequencies(config.rope_sliding, sliding).to(device),
         frequencies_full=inverse_frequencies(config.rope_full, full).to(device),
     )
+
+
+def _refuse_another_head(table: Tensor, head: Tensor, where: object) -> None:
+    """Refuse a stored head that isn't the copy of the embedding that the config says it is.
+
+    transformers would use it, vLLM and llama.cpp's converter would leave it out; which of them is
+    meant stands nowhere.
+    """
+    same = head.shape == table.shape and all(
+        torch.equal(a.float(), b.float())
+        for a, b in zip(
+            torch.split(head, _ROWS_COMPARED), torch.split(table, _ROWS_COMPARED), strict=True
+        )
+    )
+    if not same:
+        raise EngineError(
+            "the config ties the head to the embedding (tie_word_embeddings), and the file holds "
+            "an lm_head.weight with other values",
+            where=where,
+            hint="set tie_word_embeddings to false in config.json where this head is the model's, "
+            "as transformers takes it; take the tensor out where it is not, as vLLM does",
+        )
 
 
 def _per_layer_embeddings(

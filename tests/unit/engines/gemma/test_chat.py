@@ -9,7 +9,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from g4eval.engines.gemma.chat import ChatFormat, read_template, template_hash  # noqa: E402
+from g4eval.engines.gemma.chat import ChatFormat, template_hash  # noqa: E402  after the skips
+from g4eval.engines.gemma.templates import read_template  # noqa: E402
 from g4eval.errors import EngineError  # noqa: E402
 from g4eval.records import Message  # noqa: E402
 
