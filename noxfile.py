@@ -93,6 +93,14 @@ def gate(session: nox.Session) -> None:
     session.log(last)
 
 
+@nox.session(python="3.11")
+def fuzz(session: nox.Session) -> None:
+    """Feed every border hostile inputs: `nox -s fuzz -- MINUTES [BORDER...]`; prints a table."""
+    session.install(*GROUPS["torch"])
+    session.install("-e", ".[gemma]", *GROUPS["test"])
+    session.run("python", "-m", "tests.fuzz", *session.posargs)
+
+
 @nox.session(name="gate-sim", python="3.11")
 def gate_sim(session: nox.Session) -> None:
     """Simulate the gate's error rates and those of the rules in common use: docs/gate.md."""
@@ -146,21 +154,13 @@ def golden(session: nox.Session) -> None:
 
 @nox.session(python="3.11")
 def minimums(session: nox.Session) -> None:
-    """Run the tests on the lowest dependencies that pyproject.toml allows."""
+    """Run the tests on the lowest dependencies that pyproject.toml allows, those of extras too."""
     session.install("uv")
-    session.run(
-        "uv",
-        "pip",
-        "install",
-        "--resolution",
-        "lowest-direct",
-        "-e",
-        ".",
-        *GROUPS["test"],
-        "--python",
-        str(Path(session.bin) / "python"),
-    )
-    _pytest(session, "tests", *session.posargs)
+    python = str(Path(session.bin) / "python")
+    lowest = ["uv", "pip", "install", "--resolution", "lowest-direct", "--python", python]
+    session.run(*lowest, "-e", ".[data,docker,report]", *GROUPS["test"])
+    # Without coverage: the lowest pytest-cov trips over the processes that some tests start.
+    session.run("pytest", "tests", *session.posargs)
 
 
 @nox.session
