@@ -25,6 +25,7 @@ import httpx
 from g4eval.config import SamplingParams
 from g4eval.engines.openai_http import OpenAIEngine, OpenAIOptions
 from g4eval.engines.server_connection import CONNECTIONS_A_CLIENT
+from g4eval.pipeline import answers
 from g4eval.records import Attempt, Message, Request
 
 TOKENS = 64
@@ -149,7 +150,7 @@ async def engine(base_url: str, streams: int) -> int:
     total = 0
     options = OpenAIOptions(concurrency=streams)
     async with OpenAIEngine(options, model="tiny", base_url=base_url) as openai:
-        async for result in openai.complete(requests):
+        async for result in answers(requests, openai):
             assert not isinstance(result, Attempt), result
             total += len(result.text)
     return total

@@ -4,14 +4,18 @@
 (engines/), a pool of graders (graders/) and a store (store/). Reports and the gate read the store.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import asyncio
+import math
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 from g4eval.config import SamplingParams
 from g4eval.engines.base import Engine
+from g4eval.errors import EngineError
 from g4eval.fingerprint import hash_order, prompt_hash, request_seed, sha256_json
 from g4eval.graders.pool import GradedTask, GraderPool, GraderRef
 from g4eval.records import Attempt, Completion, Grade, Request, Sample
@@ -19,6 +23,8 @@ from g4eval.stats.summary import TaskSummary, summarise
 from g4eval.store.run_store import RunStore
 from g4eval.task.datasets import TaskData
 from g4eval.task.loader import Task
+
+SECONDS_A_LOOK = 1.0  # at the engine's capacity, while no answer ends
 
 Watcher = Callable[[Completion | Attempt | Grade], None]
 
@@ -65,16 +71,88 @@ async def run_tasks(
     """
     async with graders.saving_to(store, watch) as grading:
         asked = unanswered_requests(plan, store) if requests is None else requests
-        async with aclosing(engine.complete(asked)) as completions:
-            async for completion in completions:
-                if isinstance(completion, Attempt):
-                    await store.add_attempt(completion)
+        async with aclosing(answers(asked, engine)) as answered:
+            async for answer in answered:
+                if isinstance(answer, Attempt):
+                    await store.add_attempt(answer)
                 else:
-                    await store.add_completion(completion)
-                    grading.offer(completion)
-                watch(completion)
+                    await store.add_completion(answer)
+                    grading.offer(answer)  # full queue: graded later from the store
+                watch(answer)
     await store.flush()
     return summarise(store)
+
+
+async def answers(
+    requests: Iterable[Request], engine: Engine
+) -> AsyncGenerator[Completion | Attempt, None]:
+    """Yield the engine's answer to each request as it comes, in any order.
+
+    As many are under way as `most_in_flight` says; a request is taken only when an earlier one has
+    been handed over, so no more are held however slow the consumer is. Closing the iterator aborts
+    what is in flight. An EngineError ends it, after everything that had finished was yielded.
+    """
+    waiting = iter(requests)
+    in_flight: set[asyncio.Task[Completion | Attempt]] = set()
+    finished: asyncio.Queue[asyncio.Task[Completion | Attempt] | None] = asyncio.Queue()
+    timer = _Timer(SECONDS_A_LOOK, lambda: finished.put_nowait(None))  # None: nothing has finished
+
+    def start() -> None:
+        for request in islice(waiting, max(0, most_in_flight(engine) - len(in_flight))):
+            task = asyncio.create_task(engine.answer(request))
+            in_flight.add(task)
+            task.add_done_callback(finished.put_nowait)
+
+    broken: EngineError | None = None
+    try:
+        start()
+        while in_flight and not (broken and finished.empty()):
+            task = await finished.get()
+            if task is not None:
+                in_flight.discard(task)
+                try:
+                    answer = task.result()
+                except EngineError as error:
+                    broken = broken or error
+                    continue
+                yield answer
+            if broken is None:
+                start()
+        if broken:
+            raise broken
+    finally:
+        timer.stop()
+        for task in in_flight:
+            task.cancel()
+        await asyncio.gather(*in_flight, return_exceptions=True)
+
+
+class _Timer:
+    """Calls something at every interval until it is stopped."""
+
+    def __init__(self, seconds: float, call: Callable[[], object]) -> None:
+        self._seconds = seconds
+        self._call = call
+        self._wait()
+
+    def _wait(self) -> None:
+        self._handle = asyncio.get_running_loop().call_later(self._seconds, self._tick)
+
+    def _tick(self) -> None:
+        self._call()
+        self._wait()
+
+    def stop(self) -> None:
+        """Call no more."""
+        self._handle.cancel()
+
+
+def most_in_flight(engine: Engine) -> int:
+    """Return how many requests an engine is given at once: its capacity and a tenth more.
+
+    The tenth waits inside the engine, so that a place that gets free is taken at once.
+    """
+    return engine.capacity + math.ceil(engine.capacity / 10)
 
 
 def unanswered_requests(plan: RunPlan, store: RunStore) -> Iterator[Request]:

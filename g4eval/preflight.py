@@ -65,7 +65,7 @@ async def check_engine(
     return found.warnings
 
 
-async def _ask(engine: Engine, profile: Profile, facts: EngineFacts) -> Completion | Attempt | None:
+async def _ask(engine: Engine, profile: Profile, facts: EngineFacts) -> Completion | Attempt:
     most = MOST_TOKENS if facts.thinking == "on" else MOST_TOKENS_WITHOUT_THOUGHT
     sampling = SamplingParams(**{**profile.sampling, "max_new_tokens": most})
     request = Request(
@@ -78,12 +78,11 @@ async def _ask(engine: Engine, profile: Profile, facts: EngineFacts) -> Completi
         sampling=sampling,
         seed=0,
     )
-    answers = [answer async for answer in engine.complete([request])]
-    return answers[0] if answers else None
+    return await engine.answer(request)
 
 
 def _warnings(
-    answer: Completion | Attempt | None,
+    answer: Completion | Attempt,
     facts: EngineFacts,
     profile: Profile,
     budgets: dict[str, int],
@@ -92,8 +91,7 @@ def _warnings(
     if isinstance(answer, Completion):
         found += _about_thinking(answer, facts)
     else:
-        reason = answer.error if answer else "the engine gave nothing back"
-        found.append(f"the first prompt got no answer: {reason}")
+        found.append(f"the first prompt got no answer: {answer.error}")
     known = profile.chat_template_hashes
     if facts.chat_template_hash == UNKNOWN:
         found.append("the chat template of the model as it is served is unknown")

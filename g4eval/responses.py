@@ -6,10 +6,11 @@ server's own reasoning field. docs/tasks/reading.md decides each form.
 """
 
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from g4eval.records import Completion, Request, StopReason, Thought
+from g4eval.records import Attempt, Completion, Request, StopReason, Thought
 
 # Gemma 4: <|channel>thought\nREASONING<channel|>ANSWER<turn|> (its chat template); the tags are
 # what DeepSeek-R1, Qwen3, Magistral, Seed-OSS and Kimi made common; the last is gpt-oss' harmony.
@@ -268,6 +269,25 @@ def build_completion(
         completion_tokens=completion_tokens,
         started_at=started_at,
         finished_at=finished_at,
+    )
+
+
+def build_attempt(request: Request, error: str, *, refused: bool = False) -> Attempt:
+    """Return the Attempt of a request that failed for good now.
+
+    Args:
+        request: what was asked.
+        error: what happened.
+        refused: it can never succeed, so it isn't sent again.
+    """
+    return Attempt(
+        key=request.key,
+        task_id=request.task_id,
+        sample_id=request.sample_id,
+        repeat=request.repeat,
+        error=error,
+        at=time.time(),
+        refused=refused,
     )
 
 

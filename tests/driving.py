@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from g4eval.config import SamplingParams
 from g4eval.engines.base import Engine
+from g4eval.pipeline import answers
 from g4eval.records import Attempt, Completion, Message, Request
 
 T = TypeVar("T")
@@ -51,8 +52,8 @@ async def collect(
     then: Callable[[], Awaitable[object]] | None = None,
 ) -> None:
     """Append what the engine answers; once there are `after` answers, also do `then`."""
-    async with aclosing(engine.complete(requests)) as answers:
-        async for result in answers:
+    async with aclosing(answers(requests, engine)) as answered:
+        async for result in answered:
             into.append(result)
             if then is not None and len(into) == after:
                 await then()

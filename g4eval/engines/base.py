@@ -3,7 +3,7 @@
 Every implementation passes `tests/contract/test_engine.py`.
 """
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
@@ -81,7 +81,11 @@ class EngineConfig:
 
 
 class Engine(Protocol):
-    """Turns requests into completions; an async context manager that loads and frees the model."""
+    """Answers one request at a time; an async context manager that loads and frees the model.
+
+    Laziness, order, concurrency and back-pressure are the pipeline's: it keeps `capacity` requests
+    and a tenth more in flight.
+    """
 
     @classmethod
     def configure(cls, config: EngineConfig) -> Self:
@@ -104,12 +108,17 @@ class Engine(Protocol):
         """Return the facts of this engine; callable once entered."""
         ...
 
-    def complete(self, requests: Iterable[Request]) -> AsyncGenerator[Completion | Attempt, None]:
-        """Yield a completion a request, as each finishes, in any order.
+    @property
+    def capacity(self) -> int:
+        """How many requests are worth having in flight now, 1 or more; it may change."""
+        ...
 
-        Requests are taken from the iterable lazily, no more at a time than are in flight. A request
-        that fails for good yields an Attempt and stops no other. Closing the iterator aborts what
-        is in flight. Raises EngineError where the engine itself can't go on.
+    async def answer(self, request: Request) -> Completion | Attempt:
+        """Return the completion of a request, or the Attempt of one that failed for good.
+
+        Any number may be called at once; one that fails stops no other. Cancelling the awaiting
+        task aborts that request and nothing else. Raises EngineError where the engine itself can't
+        go on.
         """
         ...
 

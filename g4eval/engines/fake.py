@@ -7,10 +7,9 @@ request depends on the request's seed alone, never on order or concurrency.
 
 import asyncio
 import hashlib
-import heapq
 import math
 import time
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +24,7 @@ from g4eval.engines.base import Answers, EngineConfig, EngineFacts
 from g4eval.errors import ConfigError, EngineError
 from g4eval.jsonlines import read_json_lines
 from g4eval.records import Attempt, Completion, Request, StopReason, TokenScores
-from g4eval.responses import build_completion, parse_stop_reason
+from g4eval.responses import build_attempt, build_completion, parse_stop_reason
 
 REQUESTS_PER_TURN = 16  # without delays, others get a turn so often
 
@@ -73,6 +72,8 @@ class FakeEngine:
         self._model = model
         self._answers = answers or (lambda *_: None)
         self._script = _read_script(options.script) if options.script else {}
+        self._places = asyncio.Semaphore(options.concurrency)
+        self._n_answered = 0
 
     @classmethod
     def configure(cls, config: EngineConfig) -> Self:
@@ -116,32 +117,20 @@ class FakeEngine:
             operation={"concurrency": self._options.concurrency},
         )
 
-    async def complete(
-        self, requests: Iterable[Request]
-    ) -> AsyncGenerator[Completion | Attempt, None]:
-        """Yield invented completions in the order in which their delays end."""
-        waiting = iter(requests)
-        in_flight: list[tuple[float, int, float, Request]] = []
-        done = 0
-        for number, request in enumerate(_take(waiting, self._options.concurrency)):
-            _push(in_flight, number, request, self._delay(request))
-        number = len(in_flight)
-        while in_flight:
-            finish, _, started, request = heapq.heappop(in_flight)
-            pause = finish - time.time()
-            if pause > 0 or done % REQUESTS_PER_TURN == 0:
-                await asyncio.sleep(max(0.0, pause))
-            if self._options.stop_after is not None and done >= self._options.stop_after:
-                raise EngineError(
-                    f"engine fake stopped after {done} requests, as engine.stop_after asks",
-                    hint="run the same command without it; what is stored is not made again",
-                )
-            self._note(request)
-            yield self._answer(request, started)
-            done += 1
-            for following in _take(waiting, 1):
-                _push(in_flight, number, following, self._delay(following))
-                number += 1
+    @property
+    def capacity(self) -> int:
+        """The option `concurrency`."""
+        return self._options.concurrency
+
+    async def answer(self, request: Request) -> Completion | Attempt:
+        """Return an invented completion once its delay has ended."""
+        async with self._places:
+            started_at = time.time()
+            delay = self._delay(request)
+            if delay or self._n_answered % REQUESTS_PER_TURN == 0:
+                await asyncio.sleep(delay)
+            self._count(request)
+            return self._answer(request, started_at)
 
     async def score(self, token_ids: Sequence[int], top_k: int = 0) -> TokenScores:
         """Score bytes by an invented bigram model; option `drift` moves its logits."""
@@ -158,7 +147,15 @@ class FakeEngine:
             top_logprobs=np.take_along_axis(rows, ids, axis=1).tolist(),
         )
 
-    def _note(self, request: Request) -> None:
+    def _count(self, request: Request) -> None:
+        """Note a request in the journal; raises EngineError once `stop_after` are answered."""
+        most = self._options.stop_after
+        if most is not None and self._n_answered >= most:
+            raise EngineError(
+                f"engine fake stopped after {most} requests, as engine.stop_after asks",
+                hint="run the same command without it; what is stored is not made again",
+            )
+        self._n_answered += 1
         if self._options.journal is not None:
             with self._options.journal.open("a", encoding="utf-8") as journal:
                 journal.write(request.key + "\n")
@@ -171,14 +168,7 @@ class FakeEngine:
     def _answer(self, request: Request, started: float) -> Completion | Attempt:
         options = self._options
         if _chance("failed", request.seed) < options.failed_share:
-            return Attempt(
-                key=request.key,
-                task_id=request.task_id,
-                sample_id=request.sample_id,
-                repeat=request.repeat,
-                error="engine fake was asked to fail this one",
-                at=time.time(),
-            )
+            return build_attempt(request, "engine fake was asked to fail this one")
         line = self._script.get((request.sample_id, request.repeat)) or self._script.get(
             (request.sample_id, None)
         )
@@ -227,21 +217,6 @@ def _bigrams(drift: float) -> NDArray[np.float64]:
     rng = np.random.default_rng(0)
     logits = 3 * rng.standard_normal((256, 256)) + drift * rng.standard_normal((256, 256))
     return np.asarray(logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)))
-
-
-def _push(
-    heap: list[tuple[float, int, float, Request]], number: int, request: Request, delay: float
-) -> None:
-    now = time.time()
-    heapq.heappush(heap, (now + delay, number, now, request))
-
-
-def _take(iterator: Iterator[Request], count: int) -> Iterator[Request]:
-    for _ in range(count):
-        try:
-            yield next(iterator)
-        except StopIteration:
-            return
 
 
 def _chance(what: str, seed: object) -> float:

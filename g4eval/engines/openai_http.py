@@ -1,8 +1,8 @@
 """Engine `openai`: any OpenAI-compatible server, over httpx.
 
 One try at a request is `OpenAISender.send`; `_until_done` repeats it by the rules of `retry.py`, on
-a place that `pacing.py` gives; `in_flight.py` keeps many of them going. What a server may send, and
-for how long it may be silent, stands in `server_json.py` and `server_clocks.py`.
+a place that `pacing.py` gives. What a server may send, and for how long it may be silent, stands in
+`server_json.py` and `server_clocks.py`.
 """
 
 import asyncio
@@ -10,14 +10,13 @@ import logging
 import os
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from g4eval.config import parse_model
 from g4eval.engines.base import UNKNOWN, EngineConfig, EngineFacts
-from g4eval.engines.in_flight import complete_concurrently
 from g4eval.engines.openai_failures import advice, is_about_one
 from g4eval.engines.openai_fields import read_prompt_logprobs
 from g4eval.engines.openai_options import DECLARABLE, OpenAIOptions
@@ -32,7 +31,7 @@ from g4eval.engines.server_facts import ServerFacts, ask_server, find_model
 from g4eval.engines.server_secrets import secrets_in
 from g4eval.errors import ConfigError, EngineError, nearest
 from g4eval.records import Attempt, Completion, Request, StopReason, TokenScores
-from g4eval.responses import build_completion
+from g4eval.responses import build_attempt, build_completion
 
 __all__ = ["OpenAIEngine", "OpenAIOptions", "api_key_from"]
 
@@ -134,8 +133,8 @@ class OpenAIEngine:
 
     @property
     def capacity(self) -> int:
-        """How many requests are worth having in flight now."""
-        return self._limit.capacity
+        """As many as the server takes at the moment; see Engine.capacity."""
+        return self._limit.limit
 
     def describe(self) -> EngineFacts:
         """Return what the server says and what the user declared; the rest is unknown."""
@@ -168,11 +167,6 @@ class OpenAIEngine:
         if UNKNOWN in facts.identity().values():
             facts = replace(facts, server_address=self._connection.address)
         return facts
-
-    def complete(self, requests: Iterable[Request]) -> AsyncGenerator[Completion | Attempt, None]:
-        """Yield each request's completion as its stream ends; see Engine.complete."""
-        self._n_failed_in_a_row = 0
-        return complete_concurrently(requests, self._answer, concurrency=self._options.concurrency)
 
     async def score(self, token_ids: Sequence[int], top_k: int = 0) -> TokenScores:
         """Return log p of each token after the first, by vLLM's `prompt_logprobs`."""
@@ -274,7 +268,8 @@ class OpenAIEngine:
         }
         return {name: value for name, value in found.items() if value}
 
-    async def _answer(self, request: Request) -> Completion | Attempt:
+    async def answer(self, request: Request) -> Completion | Attempt:
+        """Return a request's completion as its stream ends; see Engine.answer."""
         started_at = time.time()
         state = RequestState()
         try:
@@ -360,15 +355,7 @@ class OpenAIEngine:
             raise self._stopped(error)
         if self._n_failed_in_a_row >= self._options.give_up_after:
             raise self._stopped(error, n_failed=self._n_failed_in_a_row)
-        return Attempt(
-            key=request.key,
-            task_id=request.task_id,
-            sample_id=request.sample_id,
-            repeat=request.repeat,
-            error=error.message,
-            at=time.time(),
-            refused=is_refused,
-        )
+        return build_attempt(request, error.message, refused=is_refused)
 
     def _is_patient(self, error: RequestFailedError) -> bool:
         return self._policy.is_patient_with(error)

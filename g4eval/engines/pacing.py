@@ -48,11 +48,6 @@ class AdaptiveLimit:
         """How many may be in flight now; at least 1."""
         return int(self._limit)
 
-    @property
-    def capacity(self) -> int:
-        """How many requests are worth having ready: the limit, and a few to follow at once."""
-        return min(self._most, self.limit + max(1, self.limit // 10))
-
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[float]:
         """Wait for a place and hold it; gives the time at which it was had."""

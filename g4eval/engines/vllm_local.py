@@ -12,14 +12,13 @@ import inspect
 import itertools
 import os
 import time
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from g4eval.config import parse_model
 from g4eval.engines.base import UNKNOWN, EngineConfig, EngineFacts
 from g4eval.engines.hardware import find_gpus, gpu_facts
-from g4eval.engines.in_flight import complete_concurrently
 from g4eval.engines.model_files import find_model_files
 from g4eval.engines.plain_prompt import plain_prompt
 from g4eval.engines.vllm_options import VllmOptions, engine_arguments
@@ -27,7 +26,7 @@ from g4eval.engines.vllm_plan import plan_vllm, vllm_build
 from g4eval.engines.weights_fingerprint import fingerprint_weights
 from g4eval.errors import ConfigError, EngineError, MissingExtraError
 from g4eval.records import Attempt, Completion, Message, Request, Thought, TokenScores
-from g4eval.responses import build_completion, parse_stop_reason
+from g4eval.responses import build_attempt, build_completion, parse_stop_reason
 
 _ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
@@ -130,9 +129,10 @@ class VllmEngine:
         assert self._facts is not None, "describe() before the engine was entered"
         return self._facts
 
-    def complete(self, requests: Iterable[Request]) -> AsyncGenerator[Completion | Attempt, None]:
-        """Yield completions as vLLM's batches let go of them; see Engine.complete."""
-        return complete_concurrently(requests, self._answer, concurrency=self._options.concurrency)
+    @property
+    def capacity(self) -> int:
+        """The option `concurrency`: vLLM batches what is in flight, and queues the rest."""
+        return self._options.concurrency
 
     async def score(self, token_ids: Sequence[int], top_k: int = 0) -> TokenScores:
         """Return log p of each token after the first, by prompt log-probabilities."""
@@ -147,19 +147,20 @@ class VllmEngine:
             ) from error
         return _token_scores(token_ids, output.prompt_logprobs, top_k)
 
-    async def _answer(self, request: Request) -> Completion | Attempt:
+    async def answer(self, request: Request) -> Completion | Attempt:
+        """Return a completion as vLLM's batches let go of it; see Engine.answer."""
         started_at = time.time()
         text, prompt_ids = self._render(request.messages)
         room = self._context_tokens - len(prompt_ids)
         if room < 1:
-            return _attempt(
+            return build_attempt(
                 request,
                 f"the prompt has {len(prompt_ids)} tokens and the context {self._context_tokens}",
             )
         try:
             output = await self._generate(prompt_ids, **self._sampling_fields(request, room))
         except _RequestRefusedError as error:
-            return _attempt(request, str(error))
+            return build_attempt(request, str(error))
         generated = output.outputs[0]
         token_ids = list(generated.token_ids)
         completion = build_completion(
@@ -337,17 +338,6 @@ def _token_scores(
     if not top_k:
         return TokenScores(logprobs=logprobs)
     return TokenScores(logprobs=logprobs, top_ids=top_ids, top_logprobs=top_logprobs)
-
-
-def _attempt(request: Request, error: str) -> Attempt:
-    return Attempt(
-        key=request.key,
-        task_id=request.task_id,
-        sample_id=request.sample_id,
-        repeat=request.repeat,
-        error=error,
-        at=time.time(),
-    )
 
 
 async def _awaited(value: Any) -> Any:

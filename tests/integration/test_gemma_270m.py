@@ -19,6 +19,7 @@ from g4eval.engines.gemma.engine import GemmaEngine  # noqa: E402
 from g4eval.engines.gemma.scoring import log_probability_rows  # noqa: E402
 from g4eval.engines.gemma.weights import load_model  # noqa: E402
 from g4eval.engines.weights_fingerprint import _sha256  # noqa: E402
+from g4eval.pipeline import answers  # noqa: E402
 from g4eval.records import Completion, Message, Request  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -94,7 +95,7 @@ def test_the_tokenizer_is_the_one_transformers_builds(checkpoint, reference_fold
 
 
 async def tokens_of(engine, requests):
-    done = [c async for c in engine.complete(requests)]
+    done = [c async for c in answers(requests, engine)]
     return {c.key: c.token_ids for c in done if isinstance(c, Completion)}
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from g4eval.engines.openai_http import OpenAIEngine, OpenAIOptions
 from g4eval.errors import ConfigError, EngineError
+from g4eval.pipeline import answers
 from g4eval.records import Attempt, Completion, StopReason, Thought
 from tests.driving import collect, complete_all, make_request, run
 from tests.http_server import Handler, HttpRequest, HttpServer, Reply
@@ -699,11 +700,12 @@ def test_nothing_is_left_running_when_the_iterator_is_closed() -> None:
             engine = OpenAIEngine(OpenAIOptions(), model="tiny", base_url=server.base_url)
             async with engine:
                 prompts = ["quick", *["slow"] * 8]
-                answers = engine.complete(make_request(p, number=i) for i, p in enumerate(prompts))
-                async for _ in answers:
+                requests = (make_request(p, number=i) for i, p in enumerate(prompts))
+                answered = answers(requests, engine)
+                async for _ in answered:
                     break
                 before = server.n_open
-                await answers.aclose()
+                await answered.aclose()
                 await asyncio.sleep(0.2)
                 return before, server.n_open
 

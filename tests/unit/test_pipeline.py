@@ -1,15 +1,18 @@
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from g4eval.config import RunConfig
 from g4eval.engines.fake import FakeEngine, FakeOptions
+from g4eval.errors import EngineError
 from g4eval.graders.pool import GraderPool
 from g4eval.pipeline import (
     RunPlan,
+    answers,
     graded_tasks,
     limit_samples,
     render_requests,
@@ -17,10 +20,12 @@ from g4eval.pipeline import (
     unanswered_requests,
 )
 from g4eval.planning import answers_of, plan_tasks, task_record
-from g4eval.records import Attempt, Completion, Request, Sample
+from g4eval.records import Attempt, Completion, Request, Sample, StopReason
 from g4eval.stats.summary import TaskSummary, summarise
 from g4eval.store.reader import RunReader
 from g4eval.store.run_store import RunStore
+from tests.driving import make_request
+from tests.driving import run as run_within
 
 FINGERPRINT = "f" * 64
 
@@ -99,11 +104,9 @@ def test_finished_run_asks_the_engine_for_nothing(tmp_path) -> None:
     asked: list[Request] = []
 
     class Listening(FakeEngine):
-        def complete(
-            self, requests: Iterable[Request]
-        ) -> AsyncGenerator[Completion | Attempt, None]:
-            asked.extend(requests)
-            return super().complete([])
+        async def answer(self, request: Request) -> Completion | Attempt:
+            asked.append(request)
+            return await super().answer(request)
 
     assert run(make_plan(), tmp_path, Listening(FakeOptions())) == first
     assert asked == []
@@ -173,6 +176,164 @@ def test_grades_of_a_broken_off_run_are_made_up_for(tmp_path) -> None:
         (summary,) = summarise(reader)
         assert summary.audit.n_missing == 22
     assert run(plan, tmp_path).estimate.n_graded == 32
+
+
+# --- how requests reach an engine ---
+
+
+class _Scripted:
+    """What an engine is to the pipeline: a capacity and a coroutine a request."""
+
+    def __init__(self, answer: Any, capacity: int) -> None:
+        self.capacity = capacity
+        self.numbers: list[int] = []  # of the requests taken up, in order
+        self._answer = answer
+
+    async def answer(self, request: Request) -> Completion:
+        number = int(request.key, 16)
+        self.numbers.append(number)
+        await self._answer(number)
+        return Completion(
+            key=request.key,
+            task_id=request.task_id,
+            sample_id=request.sample_id,
+            repeat=0,
+            text="done",
+            stop_reason=StopReason.STOP,
+        )
+
+
+def scripted(answer: Any, *, capacity: int = 5) -> Any:
+    """An engine that only answers."""
+    return _Scripted(answer, capacity)
+
+
+def numbered(count: int | None = None) -> Iterator[Request]:
+    numbers = itertools.count() if count is None else range(count)
+    return (make_request(number=number) for number in numbers)
+
+
+async def at_once(number: int) -> None:
+    await asyncio.sleep(0)
+
+
+def test_an_engine_that_breaks_first_hands_over_what_had_finished() -> None:
+    cancelled, handed_over = [], []
+
+    async def answer(number: int) -> None:
+        if number == 4:
+            await asyncio.sleep(0.02)
+            raise EngineError("the server is gone")
+        if number > 4:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                cancelled.append(number)
+
+    async def main() -> None:
+        async for result in answers(numbered(100), scripted(answer)):
+            await asyncio.sleep(0.01)  # a slow consumer: results pile up behind it
+            handed_over.append(int(result.key, 16))
+
+    with pytest.raises(EngineError, match="the server is gone"):
+        run_within(main())
+    assert sorted(handed_over) == [0, 1, 2, 3]
+    assert cancelled
+    assert min(cancelled) > 4
+
+
+def test_a_bug_in_an_engine_is_not_swallowed() -> None:
+    async def answer(number: int) -> None:
+        raise KeyError("bug")
+
+    async def main() -> None:
+        async for _ in answers(numbered(1), scripted(answer)):
+            pass
+
+    with pytest.raises(KeyError):
+        run_within(main())
+
+
+def test_requests_are_rendered_in_order_and_no_faster_than_answers_are_handed_over() -> None:
+    taken, handed_over, most_ahead = [], 0, 0
+
+    def requests() -> Iterator[Request]:
+        for request in numbered(200):
+            taken.append(int(request.key, 16))
+            yield request
+
+    async def consume_slowly() -> None:
+        nonlocal handed_over, most_ahead
+        async for _ in answers(requests(), engine):
+            most_ahead = max(most_ahead, len(taken) - handed_over)
+            handed_over += 1
+            await asyncio.sleep(0.001 if handed_over % 7 == 0 else 0)
+
+    engine = scripted(at_once, capacity=10)
+    run_within(consume_slowly())
+    assert taken == engine.numbers == list(range(200))
+    assert handed_over == 200
+    assert most_ahead == 11  # the capacity and a tenth more
+
+
+def test_a_capacity_that_changes_is_followed() -> None:
+    async def main() -> list[int]:
+        in_flight, seen = 0, []
+
+        async def answer(number: int) -> None:
+            nonlocal in_flight
+            in_flight += 1
+            seen.append(in_flight)
+            await asyncio.sleep(0.001)
+            in_flight -= 1
+
+        engine = scripted(answer, capacity=20)
+        handed_over = 0
+        async for _ in answers(numbered(300), engine):
+            handed_over += 1
+            engine.capacity = 2 if 100 <= handed_over < 200 else 20
+        return seen
+
+    seen = run_within(main())
+    assert max(seen[:100]) == max(seen[240:]) == 22
+    assert max(seen[130:190]) == 3
+
+
+def test_a_capacity_that_grows_while_no_answer_ends_is_seen(monkeypatch) -> None:
+    monkeypatch.setattr("g4eval.pipeline.SECONDS_A_LOOK", 0.01)
+
+    async def main() -> int:
+        async def answer(number: int) -> None:
+            while len(engine.numbers) < 22:
+                await asyncio.sleep(0.001)
+
+        engine = scripted(answer, capacity=1)
+        asyncio.get_running_loop().call_later(0.05, lambda: setattr(engine, "capacity", 20))
+        return len([r async for r in answers(numbered(30), engine)])
+
+    assert run_within(main()) == 30
+
+
+def test_closing_early_cancels_what_is_in_flight_and_takes_nothing_more() -> None:
+    async def main() -> tuple[int, int]:
+        cancelled = 0
+
+        async def answer(number: int) -> None:
+            nonlocal cancelled
+            if number:
+                try:
+                    await asyncio.sleep(60)
+                except asyncio.CancelledError:
+                    cancelled += 1
+                    raise
+
+        engine = scripted(answer)
+        answered = answers(numbered(), engine)
+        await anext(answered)
+        await answered.aclose()
+        return cancelled, len(engine.numbers)
+
+    assert run_within(main()) == (5, 6)
 
 
 def samples(*values: str) -> list[Sample]:

@@ -26,11 +26,10 @@ class Engine(FakeEngine):
     def describe(self):
         return dataclasses.replace(super().describe(), **self.facts)
 
-    def complete(self, requests):
+    async def answer(self, request):
         type(self).asked += 1
-        requests = list(requests)
-        self.budgets = [request.sampling.max_new_tokens for request in requests]
-        return super().complete(requests)
+        self.budgets = [request.sampling.max_new_tokens]
+        return await super().answer(request)
 
 
 def _check(tmp_path, text, *, budgets=None, stop_reason="stop", thinking=True, **facts):

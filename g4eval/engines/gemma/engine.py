@@ -1,11 +1,11 @@
 """The `gemma` engine: our own decoder behind the Engine and ScoringEngine protocols.
 
-The event loop admits requests and yields completions; one worker thread runs the forward passes.
+The event loop prepares requests and builds completions; `stepping.py` batches what is in flight.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from g4eval.engines.gemma.quantized import Quantization
 from g4eval.engines.gemma.sampling import Sampler
 from g4eval.engines.gemma.scheduler import Generation, Scheduler
 from g4eval.engines.gemma.scoring import score_tokens
+from g4eval.engines.gemma.stepping import Stepper
 from g4eval.engines.gemma.stopping import StopRule
 from g4eval.engines.gemma.templates import TEMPLATE_FILE, says_instruct
 from g4eval.engines.gemma.weights import load_model, weight_bytes
@@ -33,7 +34,7 @@ from g4eval.engines.hardware import find_gpus, gpu_facts
 from g4eval.engines.weights_fingerprint import fingerprint_weights
 from g4eval.errors import ConfigError, EngineError
 from g4eval.records import Attempt, Completion, Request, StopReason, TokenScores
-from g4eval.responses import build_completion
+from g4eval.responses import build_attempt, build_completion
 
 T = TypeVar("T")
 
@@ -47,6 +48,7 @@ class _Loaded:
     model: Gemma
     plan: MemoryPlan
     scheduler: Scheduler
+    stepper: Stepper
     fingerprint: str
     batch_invariance: str  # what is promised of tokens and neighbours
 
@@ -89,7 +91,6 @@ class GemmaEngine:
         self._loaded: _Loaded | None = None
         self._chat: ChatFormat | None = None
         self._worker: ThreadPoolExecutor | None = None
-        self._completing = False
 
     @classmethod
     def configure(cls, config: EngineConfig) -> Self:
@@ -130,6 +131,8 @@ class GemmaEngine:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._loaded is not None:
+            await self._loaded.stepper.close()
         self._close()
 
     def _close(self) -> None:
@@ -165,11 +168,13 @@ class GemmaEngine:
         except torch.OutOfMemoryError as error:
             raise EngineError(f"out of memory while loading: {error}", where=device) from error
         exact = device.type == "cpu" and dtype is torch.float32
+        scheduler = Scheduler(model, plan.capacity, checkpoint.suppressed_ids)
         return _Loaded(
             checkpoint=checkpoint,
             model=model,
             plan=plan,
-            scheduler=Scheduler(model, plan.capacity, checkpoint.suppressed_ids),
+            scheduler=scheduler,
+            stepper=Stepper(scheduler, self._in_worker),
             fingerprint=fingerprint,
             batch_invariance=_measure_invariance(model) if exact else "not promised",
         )
@@ -253,51 +258,22 @@ class GemmaEngine:
             declared=declared,
         )
 
-    async def complete(
-        self, requests: Iterable[Request]
-    ) -> AsyncGenerator[Completion | Attempt, None]:
-        """Yield completions as they finish; one call at a time.
+    @property
+    def capacity(self) -> int:
+        """The slots of the batch."""
+        return self._ready.plan.capacity.slots
 
-        Raises EngineError where a forward pass fails, or another call is still being read.
+    async def answer(self, request: Request) -> Completion | Attempt:
+        """Return a completion as its generation ends; see Engine.answer.
+
+        Raises EngineError where a forward pass fails, or the engine is closed meanwhile.
         """
-        if self._completing:
-            raise EngineError("another complete() of this engine is still being read")
-        self._completing = True
-        scheduler = self._ready.scheduler
-        try:
-            async for completion in self._run(iter(requests), scheduler):
-                yield completion
-        except (RuntimeError, torch.OutOfMemoryError) as error:
-            raise EngineError(f"a forward pass failed: {error}") from error
-        finally:
-            self._completing = False
-            if self._worker is not None:  # None: the engine was closed before the stream
-                await self._in_worker(scheduler.abort)
-
-    async def _run(
-        self, requests: Iterator[Request], scheduler: Scheduler
-    ) -> AsyncGenerator[Completion | Attempt, None]:
-        in_flight: dict[int, _InFlight] = {}
-        waiting: _InFlight | None = None  # for memory; a request is taken only for a free slot
-        while True:
-            while scheduler.has_slot:
-                if waiting is None:
-                    request = next(requests, None)
-                    if request is None:
-                        break
-                    prepared = self._prepare(request, scheduler)
-                    if isinstance(prepared, Attempt):
-                        yield prepared
-                        continue
-                    waiting = prepared
-                if not scheduler.admit(waiting.generation):
-                    break
-                in_flight[id(waiting.generation)] = waiting
-                waiting = None
-            if scheduler.is_idle:
-                return
-            for generation in await self._in_worker(scheduler.step):
-                yield self._complete(in_flight.pop(id(generation)))
+        loaded = self._ready
+        prepared = self._prepare(request, loaded.scheduler)
+        if isinstance(prepared, Attempt):
+            return prepared
+        await loaded.stepper.finish(prepared.generation)
+        return self._complete(prepared)
 
     @property
     def _format(self) -> ChatFormat:
@@ -314,10 +290,10 @@ class GemmaEngine:
         try:
             prompt = chat.prompt(request.messages)
         except EngineError as error:
-            return _attempt(request, error.what)
+            return build_attempt(request, error.what)
         room = self.context_tokens - len(prompt.token_ids)
         if room < 1:
-            return _attempt(
+            return build_attempt(
                 request,
                 f"the prompt of {len(prompt.token_ids):,} tokens fills the context of "
                 f"{self.context_tokens:,}",
@@ -333,7 +309,7 @@ class GemmaEngine:
             ends=rule.ends,
         )
         if not scheduler.fits_alone(generation):
-            return _attempt(
+            return build_attempt(
                 request,
                 f"{generation.longest:,} tokens of prompt and budget don't fit the memory left for "
                 f"keys and values, {scheduler.capacity.cached_tokens:,} tokens",
@@ -380,17 +356,6 @@ class GemmaEngine:
             raise ConfigError(f"token id {off} is outside the {config.vocab_size:,} known ones")
         model = self._ready.model
         return await self._in_worker(lambda: score_tokens(model, list(token_ids), top_k))
-
-
-def _attempt(request: Request, error: str) -> Attempt:
-    return Attempt(
-        key=request.key,
-        task_id=request.task_id,
-        sample_id=request.sample_id,
-        repeat=request.repeat,
-        error=error,
-        at=time.time(),
-    )
 
 
 def _measure_invariance(model: Gemma) -> str:

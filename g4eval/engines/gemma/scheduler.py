@@ -155,6 +155,11 @@ class Scheduler:
         """Drop everything in flight."""
         self._active.clear()
 
+    def drop(self, generation: Generation) -> None:
+        """Give up a generation; one that isn't in flight (any more) changes nothing."""
+        if self._active.get(generation.slot) is generation:
+            del self._active[generation.slot]
+
     @torch.inference_mode()
     def step(self) -> list[Generation]:
         """Run one forward pass; return the generations that it ended."""

@@ -112,7 +112,7 @@ def test_the_engine_says_where_it_runs_and_gives_the_memory_back(make_tiny, add_
     async def run():
         engine = GemmaEngine.configure(EngineConfig(model=str(tiny.folder)))
         async with engine:
-            done = [c async for c in engine.complete([request])]
+            done = [await engine.answer(request)]
             return engine.describe(), done, torch.cuda.memory_allocated()
 
     before = allocated()

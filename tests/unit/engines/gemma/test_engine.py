@@ -13,6 +13,7 @@ from g4eval.config import SamplingParams  # noqa: E402  after the skips
 from g4eval.engines.base import EngineConfig, ScoringEngine  # noqa: E402
 from g4eval.engines.gemma.engine import GemmaEngine  # noqa: E402
 from g4eval.errors import ConfigError, EngineError  # noqa: E402
+from g4eval.pipeline import answers  # noqa: E402
 from g4eval.records import Attempt, Message, Request, StopReason, Thought  # noqa: E402
 
 
@@ -45,7 +46,7 @@ def request_of(number, text="Hello", **sampling):
 def complete(folder, requests, **options):
     async def run():
         async with engine_of(folder, **options) as engine:
-            return [c async for c in engine.complete(requests)]
+            return [c async for c in answers(requests, engine)]
 
     return asyncio.run(run())
 
@@ -107,43 +108,91 @@ def test_a_thought_that_never_closes_is_open(folder):
     assert done.thought is Thought.OPEN
 
 
-def test_requests_are_taken_only_as_they_fit(folder):
-    taken = []
+def test_cancelling_one_answer_frees_its_slot_and_disturbs_no_other(folder):
+    """With one slot the second request waits; with two it is in the batch. Others go on."""
 
-    def lazily():
-        for i in range(20):
-            taken.append(i)
-            yield request_of(i, max_new_tokens=3)
+    async def cancel(max_batch):
+        async with engine_of(folder, max_batch=max_batch) as engine:
+            first, second, third = (
+                asyncio.create_task(engine.answer(request_of(i, max_new_tokens=40)))
+                for i in (1, 2, 3)
+            )
+            await asyncio.sleep(0.05)
+            second.cancel()
+            done = await asyncio.gather(first, second, third, return_exceptions=True)
+            scheduler = engine._ready.scheduler
+            assert scheduler.is_idle
+            return done
 
-    async def first():
+    alone = {c.key: c.token_ids for c in complete(folder, [request_of(1, max_new_tokens=40)])}
+    for max_batch in (1, 2, 3):
+        first, second, third = asyncio.run(cancel(max_batch))
+        assert first.token_ids == alone["key1"]
+        assert isinstance(second, asyncio.CancelledError)
+        assert third.key == "key3"
+
+
+def test_a_batch_is_full_again_before_the_next_step(folder):
+    """A request that ends is followed by the next one in the very next forward pass."""
+
+    async def run():
         async with engine_of(folder, max_batch=4) as engine:
-            stream = engine.complete(lazily())
-            await anext(stream)
-            await stream.aclose()
-            # Closing aborted what was in flight: the engine takes new requests.
-            return [c async for c in engine.complete([request_of(99)])]
+            scheduler, rows = engine._ready.scheduler, []
+            step = scheduler.step
 
-    assert [c.key for c in asyncio.run(first())] == ["key99"]
-    assert len(taken) == 4
+            def counted():
+                rows.append(len(scheduler._active))
+                return step()
+
+            engine._ready.stepper._scheduler = Counting(scheduler, counted)
+            requests = [request_of(i, max_new_tokens=1 + i % 5) for i in range(24)]
+            async for _ in answers(requests, engine):
+                pass
+            return rows
+
+    class Counting:
+        def __init__(self, scheduler, step):
+            self._scheduler, self.step = scheduler, step
+
+        def __getattr__(self, name):
+            return getattr(self._scheduler, name)
+
+    rows = asyncio.run(run())
+    full = max(i for i, n in enumerate(rows) if n == 4)
+    assert rows[: full + 1] == [4] * (full + 1)
 
 
-def test_two_streams_at_once_are_refused(folder):
+def test_a_forward_pass_that_fails_ends_every_answer_and_not_the_engine(folder, monkeypatch):
     async def run():
         async with engine_of(folder) as engine:
-            stream = engine.complete([request_of(1), request_of(2)])
-            await anext(stream)
-            with pytest.raises(EngineError, match="still being read"):
-                await anext(engine.complete([request_of(3)]))
-            await stream.aclose()
+            scheduler = engine._ready.scheduler
+            step = type(scheduler).step
+            with monkeypatch.context() as patch:
+                patch.setattr(type(scheduler), "step", lambda _: 1 / 0)
+                with pytest.raises(ZeroDivisionError):
+                    await engine.answer(request_of(1))
 
-    asyncio.run(run())
+                def out_of_memory(self):
+                    raise torch.OutOfMemoryError("no memory")
+
+                patch.setattr(type(scheduler), "step", out_of_memory)
+                failed = await asyncio.gather(
+                    *(engine.answer(request_of(i)) for i in range(3)), return_exceptions=True
+                )
+            assert type(scheduler).step is step
+            return failed, await engine.answer(request_of(1))
+
+    failed, done = asyncio.run(run())
+    assert [type(error) for error in failed] == [EngineError] * 3
+    assert "a forward pass failed: no memory" in str(failed[0])
+    assert done.key == "key1"
 
 
 def test_scores_are_those_of_the_completions_own_tokens(folder):
     async def run():
         async with engine_of(folder) as engine:
             scoring: ScoringEngine = engine
-            (done,) = [c async for c in engine.complete([request_of(1, temperature=0)])]
+            done = await engine.answer(request_of(1, temperature=0))
             ids = [*done.prompt_token_ids, *done.token_ids]
             return len(done.token_ids), ids, await scoring.score(ids, top_k=3)
 
@@ -204,24 +253,20 @@ def test_a_model_that_isnt_there_is_refused():
         complete("./nowhere", [])
 
 
-def test_a_stream_left_open_past_the_engine_closes_and_the_engine_can_be_entered_again(folder):
-    requests = [request_of(1), request_of(2, max_new_tokens=2)]
-
+def test_an_answer_still_awaited_as_the_engine_closes_is_told_and_it_can_be_entered_again(folder):
     async def run():
         engine = engine_of(folder)
         async with engine:
-            stream = engine.complete(requests)
-            first = await anext(stream)
-        await stream.aclose()
-        with pytest.raises(StopAsyncIteration):
-            await anext(stream)
+            first = await engine.answer(request_of(2, max_new_tokens=2))
+            late = asyncio.create_task(engine.answer(request_of(1, max_new_tokens=2000)))
+            await asyncio.sleep(0.05)
+        with pytest.raises(EngineError, match="closed before the request was done"):
+            await late
         async with engine:
-            return first, [c async for c in engine.complete(requests)]
+            return first, await engine.answer(request_of(2, max_new_tokens=2))
 
     first, again = asyncio.run(run())
-    assert first.key == "key2"
-    assert [c.token_ids for c in again if c.key == "key2"] == [first.token_ids]
-    assert len(again) == 2
+    assert again.token_ids == first.token_ids
 
 
 def test_its_fingerprint_is_what_it_was_when_runs_were_stored_under_it(folder, monkeypatch):
