@@ -1,12 +1,13 @@
 """Grade a run again from its store, and tell what changed. Grades are added, none is changed."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from g4eval.errors import ConfigError, DataError
 from g4eval.graders.pool import GradedTask, GraderPool, GraderRef
-from g4eval.records import Completion, Grade, Sample
+from g4eval.records import Completion, Grade, Json, Sample
 from g4eval.store.run_store import RunStore
 from g4eval.task.datasets import load_samples
 from g4eval.task.loader import Task, get_tasks
@@ -82,6 +83,11 @@ class _Comparison:
     async def flush(self) -> None:
         """Wait until everything added is committed."""
         await self._store.flush()
+
+    def note_grader(self, name: str, facts: Mapping[str, Json]) -> None:
+        """Store what a grader judges with, where its grades are kept."""
+        if self._keep:
+            self._store.note_grader(name, facts)
 
     def last_row(self, task_id: str) -> int:
         """Return the row id of the task's newest completion."""

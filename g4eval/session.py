@@ -193,6 +193,7 @@ def open_run(
         if not store.is_new:
             if "manifest" in store.meta():
                 manifest["created"] = store.manifest().created
+                manifest["graders"] = dict(store.manifest().graders)
             store.set_meta({"run_id": run_id, "manifest": json.dumps(manifest)})
         stored = store.tasks()
         grown = []

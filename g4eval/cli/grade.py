@@ -12,6 +12,7 @@ from g4eval.cli.options import (
     runs_dir_option,
     runs_dir_or_default,
 )
+from g4eval.records import Grade
 from g4eval.regrading import GradeChange, grade_run
 from g4eval.store.reader import find_run
 
@@ -48,9 +49,14 @@ def _as_line(change: GradeChange) -> str:
     before, after = change.before, change.after
     return (
         f"{change.task_id} {change.sample_id}/{change.repeat}: {before.outcome} "
-        f"({before.extraction!r}, version {before.grader_version}) -> {after.outcome} "
-        f"({after.extraction!r}, version {after.grader_version})"
+        f"({_found(before)}, version {before.grader_version}) -> {after.outcome} "
+        f"({_found(after)}, version {after.grader_version})"
     )
+
+
+def _found(grade: Grade) -> str:
+    """Return what was found: a program's verdict (the program is in the store), else the answer."""
+    return repr(grade.extraction) if grade.verdict is None else grade.verdict
 
 
 def _as_json(change: GradeChange) -> dict[str, object]:
@@ -58,6 +64,15 @@ def _as_json(change: GradeChange) -> dict[str, object]:
         "task": change.task_id,
         "sample_id": change.sample_id,
         "repeat": change.repeat,
-        "before": {"outcome": change.before.outcome, "extraction": change.before.extraction},
-        "after": {"outcome": change.after.outcome, "extraction": change.after.extraction},
+        "before": _grade_as_json(change.before),
+        "after": _grade_as_json(change.after),
+    }
+
+
+def _grade_as_json(grade: Grade) -> dict[str, object]:
+    return {
+        "outcome": grade.outcome,
+        "extraction": grade.extraction,
+        "verdict": grade.verdict,
+        "grader_version": grade.grader_version,
     }

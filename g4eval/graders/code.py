@@ -43,8 +43,16 @@ class CodeGrader:
 
     @property
     def concurrency(self) -> int:
-        """How many completions to grade at once: enough that no slot waits for the next."""
-        return max(16, 4 * int(getattr(self._sandbox, "slots", 1)))
+        """How many completions to grade at once: enough that no slot waits for the next.
+
+        A sandbox may keep some results back until it has proven itself (sandbox/canary.py).
+        """
+        return 128 * max(1, int(getattr(self._sandbox, "slots", 1)))
+
+    def describe(self) -> dict[str, Json]:
+        """Return what programs are judged with: image, Python, packages, limits."""
+        describe = getattr(self._sandbox, "describe", None)
+        return {"version": self.version, **(describe() if describe else {})}
 
     async def __aenter__(self) -> Self:
         async with self._opening:

@@ -27,7 +27,7 @@ from typing import Protocol, Self, cast
 
 from g4eval.errors import TaskError
 from g4eval.graders.base import GRADERS, Grader, grade_completion, no_answer, ungraded
-from g4eval.records import Completion, Grade, Sample, Thought
+from g4eval.records import Completion, Grade, Json, Sample, Thought
 from g4eval.task.loader import Task, load_plugin
 
 BATCH = 64  # completions a worker takes at a time, at most
@@ -98,6 +98,10 @@ class GradeStore(Protocol):
         """Wait until everything added is committed."""
         ...
 
+    def note_grader(self, name: str, facts: Mapping[str, Json]) -> None:
+        """Store what a grader judges with."""
+        ...
+
     def last_row(self, task_id: str) -> int:
         """Return the row id of the task's newest completion."""
         ...
@@ -145,6 +149,9 @@ class GraderPool:
                     task.task_id: await _open(task.grader.load(), stack)
                     for task in self.tasks.values()
                 }
+                for grader in graders.values():
+                    if describe := getattr(grader, "describe", None):
+                        store.note_grader(grader.name, describe())
                 grading = Grading(self, store, graders, watch)
                 consumers = grading.start(group)
                 yield grading

@@ -1,14 +1,15 @@
 """A program known to be right and one known to be wrong: does a container still judge well?
 
-Run when a container is new, after every suspicious end, after so many jobs, and before it rests or
-goes. What it judged since the last time is said only once both get the verdict they must have.
+Run after every suspicious end, after so many jobs, before a container rests or goes, and in one
+that is to judge a single job. What it judged since the last time is said only once both get the
+verdict they must have.
 """
 
 from g4eval.sandbox.base import CodeJob, CodeTest, Verdict
 from g4eval.sandbox.container import Container, describe_problem
 from g4eval.sandbox.frames import StreamError
 
-CANARY_EVERY = 100  # jobs
+CANARY_EVERY = 200  # jobs
 _TESTS = (CodeTest(input="1 2", output="3"), CodeTest(input="20 22", output="42"))
 _RIGHT = CodeJob(job_id="right", code="print(sum(map(int, input().split())))", tests=_TESTS)
 _WRONG = CodeJob(job_id="wrong", code="print(sum(map(int, input().split())) + 1)", tests=_TESTS)

@@ -190,8 +190,10 @@ class Container:
         self._send(b"R", run_message(number, problem.key, job, clock, problem.output_bytes))
         judging = Judging(job, clock)
         end = self._follow(number, judging, job, problem)
+        if end.state:
+            raise StreamError(f"an earlier run changed what the server is: {end.state}")
         result = judging.finish(end)
-        if end.why == "protocol" or not end.clean or end.state or end.out_of_memory:
+        if end.why == "protocol" or not end.clean or end.out_of_memory:
             self.is_spent = True
         return Judged(
             result=result,
@@ -291,7 +293,7 @@ def _is_suspicious(end: End) -> bool:
     """Return whether a run ended in a way after which its container has to prove itself."""
     fell = end.why == "died" and (end.status is None or end.status < 0)
     odd = end.why in ("time", "bound", "protocol", "setup")
-    return fell or odd or end.out_of_memory or not end.clean or bool(end.state)
+    return fell or odd or end.out_of_memory or not end.clean
 
 
 def describe_problem(key: str, job: CodeJob) -> Problem:

@@ -15,7 +15,7 @@ import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -148,7 +148,12 @@ class DockerSandbox:
         self._client = connect()
         self._sweep()
         image = self.options.image or image_tag()
-        self._facts = {"image": image, "image_id": _image_id(self._client, image)}
+        self._facts = {
+            "image": image,
+            "image_id": _image_id(self._client, image),
+            "runtime": self.options.runtime or "the daemon's default",
+            "limits": asdict(self.options.limits),
+        }
         self._background = ThreadPoolExecutor(self.slots * 2, "judge-containers")
         firsts = [self._background.submit(self._new_container, slot) for slot in range(self.slots)]
         try:
@@ -232,7 +237,7 @@ class DockerSandbox:
         container: Container | None = None
         while container is None:
             try:
-                container = self._proven(Container.start(self._client, options))
+                container = self._checked_first(Container.start(self._client, options))
             except Exception as error:
                 if not _is_passing(error) or time.monotonic() > deadline:
                     raise SandboxError(
@@ -241,15 +246,17 @@ class DockerSandbox:
                 time.sleep(0.5)
         return container
 
-    def _proven(self, container: Container) -> Container:
-        """Return a new container once it has judged what is known; StreamError if it can't."""
+    def _checked_first(self, container: Container) -> Container:
+        """Return a new container; the first of all must hold and judge what is known."""
         with self._lock:
             self._containers.add(container)
-            if not self._checked:
-                check_container(container)
-                self._checked = True
-                self._facts.update(container.hello)
-        if fault := canary_fault(container):
+            if self._checked:
+                return container
+            check_container(container)
+            fault = canary_fault(container)
+            self._checked = fault is None
+            self._facts.update(container.hello)
+        if fault is not None:
             self._discard(container)
             raise StreamError(fault)
         return container

@@ -54,7 +54,7 @@ class End:
     status: int | None  # exit code; negative: a signal
     out_of_memory: bool
     clean: bool  # nothing was left in the container
-    state: str  # what of the server's own was no longer as before; "" if nothing
+    state: str  # what of the server's own an earlier run changed; "" if nothing
     processes: int  # that were in it, the child included
     cpu_seconds: float
     wall_seconds: float

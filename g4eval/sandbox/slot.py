@@ -67,18 +67,23 @@ class Slot:
         loaded: Keys[str] = self._container.loaded if self._container else ()
         task = self._schedule.take(loaded, wait=False)
         if task is None:
-            self._vouch()
+            if self._held:
+                self._vouch()
             self._renew()
             task = self._schedule.take(self._container.loaded if self._container else ())
         return task
 
     def _judge(self, task: Task) -> None:
         if task.is_fresh and self._jobs:
-            self._vouch()
+            if self._held:
+                self._vouch()
             self._retire()
         if self._container is None:
             self._container = self._containers.make()
         self._jobs += 1
+        if task.is_fresh and (fault := canary_fault(self._container)):
+            self._lost(task, StreamError(fault))
+            return
         try:
             judged = self._container.judge(task.job, task.problem, task.clock)
         except SetupError as error:
@@ -100,7 +105,7 @@ class Slot:
         if fault is not None:
             self._container.is_spent = True
         for task, judged in held:
-            # A fresh container was proven before its one job, which had nobody before it.
+            # A container for one job was proven before it, and nobody else was there.
             if fault is None or task.is_fresh:
                 self._settle(task, judged)
             else:

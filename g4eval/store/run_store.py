@@ -22,9 +22,10 @@ from typing import IO, Any, Self
 
 from g4eval.errors import StoreError
 from g4eval.fingerprint import prompt_hash
-from g4eval.records import Attempt, Completion, Grade, Message, Request, Sample
+from g4eval.records import Attempt, Completion, Grade, Json, Message, Request, Sample
 from g4eval.store import schema
 from g4eval.store.birth import DATABASE, Birth, Statement, make_run
+from g4eval.store.manifest import write_manifest
 from g4eval.store.reader import RunReader
 
 COMPLETIONS_PER_COMMIT = 64
@@ -126,6 +127,15 @@ class RunStore(RunReader):
         for name, value in values.items():
             self._writer.put("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
         self._writer.flush()
+
+    def note_grader(self, name: str, facts: Mapping[str, Json]) -> None:
+        """Store what a grader judges with, such as an image; in the manifest too."""
+        manifest = self.manifest().as_json()
+        graders = {**manifest.get("graders", {}), name: dict(facts)}
+        if graders != manifest.get("graders"):
+            manifest["graders"] = graders
+            self.set_meta({"manifest": json.dumps(manifest)})
+            write_manifest(self.folder, self.manifest().as_json())
 
     def set_task(
         self,

@@ -155,6 +155,7 @@ class Manifest(StoredRecord):
     identity: StoredIdentity = StoredIdentity()
     config: Mapping[str, Json] = Field(default_factory=dict)
     platform: Mapping[str, Json] = Field(default_factory=dict)
+    graders: Mapping[str, Json] = Field(default_factory=dict)  # of those that need more than code
     tasks: Mapping[str, StoredPlan] = Field(default_factory=dict)
 
     @property

@@ -26,7 +26,6 @@ class Usage:
         self.out_of_memory = False
         self.processes = 0
         self.clean = False
-        self.state = ""  # what of the server's own is no longer as it was
 
 
 def sweep(pid: int) -> Usage:

@@ -6,7 +6,9 @@ import sys
 
 import pytest
 
+from g4eval.graders.code import CodeGrader
 from g4eval.sandbox.base import CodeJob, CodeTest, Verdict
+from g4eval.sandbox.image import image_tag
 from g4eval.task.code_tests import read_tests
 from g4eval.task.datasets import load_samples
 from tests.integration.sandbox.conftest import program
@@ -116,6 +118,13 @@ def test_a_run_is_graded_while_it_generates(docker_client, tmp_path) -> None:
     assert verdicts <= {"AC", "WA", "RTE"}
     for row in rows:
         assert (row["outcome"] == "correct") is (row["verdict"] == "AC")
+    facts = json.loads((run / "manifest.json").read_text())["graders"]["code"]
+    assert facts["version"] == CodeGrader.version
+    assert facts["image"] == image_tag()
+    assert facts["image_id"] == docker_client.images.get(image_tag()).id
+    assert facts["python"].startswith("3.11.")
+    assert facts["packages"]["numpy"]
+    assert facts["limits"]["memory_bytes"] == 4 << 30
 
 
 def test_imported_programs_are_judged(docker_client, tmp_path) -> None:
