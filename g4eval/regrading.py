@@ -1,10 +1,10 @@
 """Grade a run again from its store, and tell what changed. Grades are added, none is changed."""
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from g4eval import interrupts
 from g4eval.errors import ConfigError, DataError
 from g4eval.graders.pool import GradedTask, GraderPool, GraderRef
 from g4eval.records import Completion, Grade, Json, Sample
@@ -45,7 +45,7 @@ def grade_run(
             GradedTask(t.spec.id, GraderRef.of(t), _samples(t, store, data_dir)) for t in tasks
         ]
         sink = _Comparison(store, keep=keep)
-        asyncio.run(_grade(GraderPool(graded), sink))
+        interrupts.run(_grade(GraderPool(graded), sink))
         for task in tasks if keep else ():
             version = GraderRef.of(task).load().version
             plan = store.tasks()[task.spec.id].model_copy(update={"grader_version": version})

@@ -4,7 +4,6 @@ A session is one process's time with a run. It may be the first one, or continue
 one left; a run whose configuration differs is refused with the difference.
 """
 
-import asyncio
 import json
 import platform
 import re
@@ -14,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from g4eval import interrupts
 from g4eval.config import RunConfig
 from g4eval.engines.base import (
     ENGINES,
@@ -336,4 +336,4 @@ def _note_short_context(
 
 def run_blocking(config: RunConfig, reporter: Reporter) -> FinishedRun:
     """`run_session` for a caller without an event loop."""
-    return asyncio.run(run_session(config, reporter))
+    return interrupts.run(run_session(config, reporter))

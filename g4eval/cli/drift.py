@@ -1,6 +1,5 @@
 """`g4eval drift`."""
 
-import asyncio
 import itertools
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import click
 
+from g4eval import interrupts
 from g4eval.cli.options import json_option, print_json, runs_dir_option, runs_dir_or_default
 from g4eval.cli.progress import make_reporter
 from g4eval.config import RunConfig, parse_config
@@ -76,7 +76,7 @@ def _scores(folder: Path, name: str, runs_dir: Path, choice: TraceChoice) -> lis
     arm = arm_of_run(find_run(name, runs_dir))
     config = config_of_arm(arm, runs_dir)
     note = make_reporter(log_file=None, verbose=False).note
-    return asyncio.run(score_run(folder, config, arm.fingerprint, choice, note=note))
+    return interrupts.run(score_run(folder, config, arm.fingerprint, choice, note=note))
 
 
 def ladder_steps(drifts: Mapping[str, Drift]) -> list[dict[str, Any]]:

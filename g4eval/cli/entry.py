@@ -7,22 +7,28 @@ import errno
 import os
 import sys
 
-INTERRUPTED = 130
+from g4eval import interrupts
+
+INTERRUPTED = interrupts.EXIT_CODE
 OUR_BUG = 70
 
 
 def main() -> None:
     """Run the command line; never returns."""
+    interrupts.install()
     streams = sys.stdout, sys.stderr
     try:
-        sys.exit(_run())
+        code = _run()
     finally:
         sys.stdout, sys.stderr = streams
+    interrupts.settle(code)
+    sys.exit(code)
 
 
 def _run() -> int:
     """Run the command line behind the border of what is shown; return the exit code."""
     try:
+        interrupts.prepare_last_words(_last_words())
         from g4eval.output import SafeStream
 
         sys.stdout = SafeStream(sys.stdout, "standard output")
@@ -33,8 +39,10 @@ def _run() -> int:
     except KeyboardInterrupt:
         code = _interrupted()
     except SystemExit as leave:
-        # click leaves with 1 where the reader of a pipe has gone: that is no error of ours.
-        code = 0 if leave.code == 1 else leave.code
+        # click leaves where the reader of a pipe has gone: that is no error of ours. Whoever else
+        # leaves, a plugin or a library, has ended the command with its work undone.
+        gone = isinstance(leave.__context__, BrokenPipeError)
+        code = 0 if gone else _explain(RuntimeError(f"sys.exit({leave.code!r}) was called"))
     except BaseException as error:  # noqa: BLE001  whatever it is, the exit code is ours to settle
         code = _explain(error)
     try:
@@ -53,10 +61,16 @@ def _drop_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _interrupted() -> int:
+def _last_words() -> str:
     from g4eval.cli.resume import resume_hint
 
-    print(f"\ninterrupted; what was finished is stored{resume_hint()}", file=sys.stderr)  # noqa: T201
+    return f"interrupted; what was finished is stored{resume_hint()}"
+
+
+def _interrupted() -> int:
+    exec("")  # noqa: S102  else Python ends by SIGINT where it came in an exec of a text
+    print(f"\n{interrupts.last_words()}", file=sys.stderr, flush=True)  # noqa: T201
+    interrupts.settle(INTERRUPTED)
     return INTERRUPTED
 
 
@@ -66,7 +80,7 @@ def _explain(error: BaseException) -> int:
         code, text = _known(error)
     except BaseException:  # noqa: BLE001  our own error classes can't be imported
         code, text = None, ""
-    if code == INTERRUPTED:
+    if code == INTERRUPTED or interrupts.was_interrupted():
         return _interrupted()
     if code is None or "--debug" in sys.argv:
         import traceback

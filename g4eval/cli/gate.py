@@ -1,12 +1,12 @@
 """`g4eval gate`."""
 
-import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
+from g4eval import interrupts
 from g4eval.cli.options import (
     PATH,
     data_dir_or_default,
@@ -81,7 +81,7 @@ def command(
     if candidate is None:
         config = _driven(baseline, runs, flags)
         reporter = make_reporter(log_file=log_file, verbose=verbose)
-        decided = asyncio.run(drive_candidate(config, baseline, policy, reporter, now=now))
+        decided = interrupts.run(drive_candidate(config, baseline, policy, reporter, now=now))
     else:
         _refuse_driving(candidate, flags)
         arm = load_arm(candidate, runs)

@@ -1,6 +1,5 @@
 """`g4eval gate-calibrate`."""
 
-import asyncio
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 
 import click
 
+from g4eval import interrupts
 from g4eval.cli.drift import config_of_arm
 from g4eval.cli.options import (
     PATH,
@@ -104,7 +104,7 @@ def command(
         is_fake = arm.facts.get("engine") == "fake"
         settings = damage or (DAMAGE_OF_FAKE if is_fake else DAMAGE)
         damaged = arms.generate("control", 2, settings, share=CONTROL_SHARE)
-    drift = asyncio.run(_floor(arm, config_of_arm(arm, runs), reporter))
+    drift = interrupts.run(_floor(arm, config_of_arm(arm, runs), reporter))
     found = calibrate(
         arm,
         second,
@@ -158,7 +158,7 @@ class _Arms:
         values["data_dir"] = data_dir_or_default(values.get("data_dir"))
         self.reporter.note(f"{name}: run {asked['run_id']}")
         config = parse_config(values, where=name)
-        folder = asyncio.run(generate_whole(config, base, self.policy, self.reporter, repeats))
+        folder = interrupts.run(generate_whole(config, base, self.policy, self.reporter, repeats))
         return arm_of_run(folder)
 
 

@@ -1,11 +1,11 @@
 """`g4eval import`."""
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
 import click
 
+from g4eval import interrupts
 from g4eval.cli.options import (
     PATH,
     config_of,
@@ -42,5 +42,5 @@ def command(*, task: str, file: Path, set_: tuple[str, ...], as_json: bool, **fl
     """
     config = config_of({**flags, "set": set_})
     reporter = make_reporter(log_file=None, verbose=False)
-    folder = asyncio.run(import_session(task, file, config, reporter))
+    folder = interrupts.run(import_session(task, file, config, reporter))
     print_run(folder, as_json=as_json)

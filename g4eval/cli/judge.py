@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from g4eval import interrupts
 from g4eval.cli.options import PATH
 from g4eval.errors import UsageError
 from g4eval.jsonlines import read_json_lines, write_json_lines
@@ -38,7 +39,7 @@ def command(
     for _ in read_jobs(file, reading):  # every line is right, or nothing is run
         pass
     options = PoolOptions(slots=slots, runtime=runtime)
-    asyncio.run(_judge(read_jobs(file, reading), options, details=details))
+    interrupts.run(_judge(read_jobs(file, reading), options, details=details))
 
 
 async def _judge(jobs: Iterator[CodeJob], options: PoolOptions, *, details: bool) -> None:

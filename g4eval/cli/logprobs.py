@@ -1,6 +1,5 @@
 """`g4eval logprobs`."""
 
-import asyncio
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any
 
 import click
 
+from g4eval import interrupts
 from g4eval.cli.options import PATH
 from g4eval.config import RunConfig, parse_config, parse_settings
 from g4eval.engines.base import Engine, ScoringEngine
@@ -41,7 +41,7 @@ def command(file: Path, set_: tuple[str, ...], **flags: Any) -> None:
     config = parse_config(values | {"set": parse_settings(set_)}, where="the command line")
     sequences = list(_read(file))
     engine = make_engine(config, find_profile(config))
-    asyncio.run(_score(engine, config, sequences))
+    interrupts.run(_score(engine, config, sequences))
 
 
 async def _score(engine: Engine, config: RunConfig, sequences: list[_Sequence]) -> None:

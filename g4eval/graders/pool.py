@@ -343,6 +343,7 @@ class _TimeUpError(TimeoutError):
 def _start_worker() -> None:
     """Leave interrupts to the parent, cap memory, and end when the parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what stops a service is sent to all of it
     signal.signal(signal.SIGALRM, _time_up)
     with contextlib.suppress(ValueError, OSError):  # macOS refuses
         _, hard = resource.getrlimit(resource.RLIMIT_AS)

@@ -29,7 +29,7 @@ ORDER = [
     {"records", "registry", "bundled"},
     {"config"},
     {"output"},
-    {"errors"},
+    {"errors", "interrupts"},
 ]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
 
