@@ -156,3 +156,13 @@ def test_the_command_that_continues_is_shown_without_secrets(given: str, shown: 
 
 def test_a_header_of_its_own_argument_is_shown_by_its_name() -> None:
     assert shown_arguments(["run", "--header", "api-key: abc"]) == ["run", "--header", "api-key: …"]
+
+
+@pytest.mark.parametrize("code", [0, 1, "None", "'text'"])
+def test_a_plugin_that_leaves_is_no_success(runs: Runs, code: object) -> None:
+    plugin = runs.root / "families" / "slow" / "plugin.py"
+    plugin.write_text(f"import sys\n\nsys.exit({code})\n" + plugin.read_text())
+    process = runs.start("killed")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode not in (0, 130), errors
+    assert "error: " in errors
