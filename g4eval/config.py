@@ -6,7 +6,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -62,6 +62,9 @@ class RunConfig(BaseModel):
     run_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")
     reuse: Path | None = None
     strict: bool = False
+    header: tuple[str, ...] = Field(default=(), repr=False)  # NAME: VALUE; values aren't stored
+    retry_refused: bool = False  # send again what a server refused for good
+    never_as: Literal["wrong"] | None = None  # how what can never succeed counts; None: ungraded
     settings: Mapping[str, Any] = Field(default_factory=dict, alias="set")
 
     @field_validator("settings")
@@ -89,7 +92,8 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
         try:
             settings[key.strip()] = yaml.load(text, _PlainLoader)  # noqa: S506  a SafeLoader
         except (yaml.YAMLError, RecursionError, ValueError) as error:
-            raise ConfigError(f"{text!r} can't be read as a value", where=f"--set {key}") from error
+            shown = "it" if "extra_body" in key else repr(text)
+            raise ConfigError(f"{shown} can't be read as a value", where=f"--set {key}") from error
     return settings
 
 
@@ -113,9 +117,9 @@ def parse_model(
             raise ConfigError(f"{key!r} is not a known key", where=where, hint=hint) from error
         message = first["msg"].removeprefix("Value error, ")
         place = f"{key}: " if first["loc"] else prefix  # no place: several keys together
-        raise ConfigError(
-            f"{place}{first['input']!r} breaks its rule: {message}", where=where
-        ) from error
+        secret = any(name in key for name in ("header", "extra_body"))
+        shown = "what is given" if secret else repr(first["input"])
+        raise ConfigError(f"{place}{shown} breaks its rule: {message}", where=where) from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from g4eval.pipeline import RunPlan, TaskPlan, graded_tasks, render_request, run
 from g4eval.planning import answers_of, find_profile, plan_tasks, run_id_of
 from g4eval.profile import Profile
 from g4eval.records import Request
-from g4eval.session import OpenedRun, Reporter, make_engine, open_run
+from g4eval.session import OpenedRun, Reporter, make_engine, open_run, with_model
 from g4eval.stats.drift import DriftSummary
 from g4eval.store.run_store import RunStore
 from g4eval.teacher_forcing import (
@@ -57,7 +57,7 @@ def candidate_config(
     """
     values = dict(base.config)
     inherited = dict(values.pop("set", {}))
-    for key in ("repeats", "run_id", "reuse", "strict"):
+    for key in ("repeats", "run_id", "reuse", "strict", "header", "retry_refused"):
         values.pop(key, None)
     if flags.get("engine", values.get("engine")) != values.get("engine"):
         inherited = {k: v for k, v in inherited.items() if not k.startswith("engine.")}
@@ -130,6 +130,7 @@ async def _driver(
     config: RunConfig, base: Arm, policy: GatePolicy, reporter: Reporter
 ) -> AsyncIterator[Driver]:
     """Load the candidate's engine and plan its tasks."""
+    config = await with_model(config, reporter)
     profile = find_profile(config)
     plans = plan_tasks(config, profile)
     engine = make_engine(config, profile, answers=answers_of(plans), note=reporter.note)
@@ -261,6 +262,8 @@ async def _send(driver: Driver, run: OpenedRun, round_: Round, count: int | None
     ids = {t: [s.sample_id for s in by_id[t].samples] for t in round_.repeats}
     tries = list(tries_in_order(round_, ids, driver.policy.decision_seed))[:count]
     stored = {t: run.store.stored_repeats(t) for t in round_.repeats}
+    if not run.plan.retry_refused:
+        stored = {t: there | run.store.refused(t).keys() for t, there in stored.items()}
     todo = [t for t in tries if (t.sample_id, t.repeat) not in stored[t.task_id]]
     graded = graded_tasks(run.plan)
     if not todo and not lacks_grades(graded, run.store):

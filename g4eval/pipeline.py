@@ -23,7 +23,6 @@ from g4eval.stats.summary import TaskSummary, summarise
 from g4eval.store.run_store import RunStore
 from g4eval.task.datasets import TaskData
 from g4eval.task.loader import Task
-from g4eval.withholding import Withholding
 
 SECONDS_A_LOOK = 1.0  # at the engine's capacity, while no answer ends
 
@@ -52,6 +51,7 @@ class RunPlan:
     tasks: tuple[TaskPlan, ...]
     seed: int
     engine_fingerprint: str
+    retry_refused: bool = False  # send again what was refused
 
 
 async def run_tasks(
@@ -70,12 +70,10 @@ async def run_tasks(
     the plan's in its own order. Raises EngineError, SandboxError or StoreError where the engine,
     the sandbox or the disk gives up; what was finished is stored.
     """
-    withholding = Withholding({p.task.spec.id: p.samples for p in plan.tasks if p.task.spec.gated})
-    async with graders.saving_to(store, watch) as grading, withholding:
+    async with graders.saving_to(store, watch) as grading:
         asked = unanswered_requests(plan, store) if requests is None else requests
         async with aclosing(answers(asked, engine)) as answered:
-            async for found in answered:
-                answer = withholding.answer(found)
+            async for answer in answered:
                 if isinstance(answer, Attempt):
                     await store.add_attempt(answer)
                 else:
@@ -159,8 +157,10 @@ def most_in_flight(engine: Engine) -> int:
 
 
 def unanswered_requests(plan: RunPlan, store: RunStore) -> Iterator[Request]:
-    """Render, lazily, the requests that the store has no completion for."""
+    """Render, lazily, the requests that the store has no completion for and that may succeed."""
     answered = store.keys()
+    if not plan.retry_refused:
+        answered |= store.refused_keys()
     for task_plan in plan.tasks:
         for request in render_requests(task_plan, plan):
             if request.key not in answered:

@@ -10,6 +10,7 @@ import g4eval
 from g4eval.config import RunConfig, SamplingParams, parse_model
 from g4eval.engines.base import Answers, EngineFacts
 from g4eval.engines.server_address import public_address
+from g4eval.engines.server_secrets import without_secrets
 from g4eval.errors import (
     ConfigError,
     NotReadyError,
@@ -26,6 +27,8 @@ from g4eval.sandbox.docker_pool import check_ready
 from g4eval.task.datasets import load_samples
 from g4eval.task.loader import Task, find_tasks, get_tasks
 
+# What is asked of one command, not of the run.
+_OF_A_COMMAND = frozenset({"runs_dir", "reuse", "run_id", "retry_refused"})
 TASK_KEYS = ("repeats", "prompt", "max_new_tokens")  # and each task's own `settings`
 
 
@@ -145,18 +148,23 @@ def manifest_of(
     run_id: str, config: RunConfig, facts: EngineFacts, identity: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return manifest.json but for its tasks: what people need to make the run again."""
-    asked = config.model_dump(mode="json", by_alias=True, exclude={"runs_dir", "reuse", "run_id"})
+    asked = config.model_dump(mode="json", by_alias=True, exclude=set(_OF_A_COMMAND))
     if config.base_url:
         asked["base_url"] = public_address(config.base_url)  # without user, password and key
+    asked["header"] = [line.partition(":")[0].strip() for line in config.header]  # names alone
     return {
         "run_id": run_id,
         "g4eval_version": g4eval.__version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "engine": {**facts.identity(), "fingerprint": facts.fingerprint},
+        "engine": {**without_secrets(facts.identity()), "fingerprint": facts.fingerprint},
         "engine_declared": list(facts.declared),
         "engine_operation": dict(facts.operation),
-        "identity": dict(identity),
-        "config": {key: value for key, value in asked.items() if value not in (None, [], {})},
+        "identity": without_secrets(identity),
+        "config": {
+            key: without_secrets(value)
+            for key, value in asked.items()
+            if value not in (None, [], {})
+        },
     }
 
 

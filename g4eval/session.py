@@ -25,6 +25,9 @@ from g4eval.engines.base import (
     NotingEngine,
 )
 from g4eval.engines.choice import choose_engine
+from g4eval.engines.served_model import only_served_model
+from g4eval.engines.server_address import parse_headers
+from g4eval.engines.server_secrets import without_secrets
 from g4eval.errors import ConfigError, NotReadyError, UsageError, combined
 from g4eval.graders.pool import GraderPool
 from g4eval.pipeline import RunPlan, TaskPlan, Watcher, graded_tasks, run_tasks, unanswered_requests
@@ -85,6 +88,7 @@ class FinishedRun:
 
 async def run_session(config: RunConfig, reporter: Reporter) -> FinishedRun:
     """Run what `config` asks for, or what is left of it."""
+    config = await with_model(config, reporter)
     profile = find_profile(config)
     plans, engine = prepare(config, profile, reporter)
     async with engine:
@@ -111,6 +115,15 @@ async def run_session(config: RunConfig, reporter: Reporter) -> FinishedRun:
             finally:
                 reporter.stop()
     return FinishedRun(folder=run.folder, summaries=summaries)
+
+
+async def with_model(config: RunConfig, reporter: Reporter) -> RunConfig:
+    """Return the configuration with a model: where none is named, the only one of the server."""
+    if config.model or config.profile or not config.base_url:
+        return config
+    name = await only_served_model(config.base_url, parse_headers(config.header))
+    reporter.note(f"model {name}: the only one the server has")
+    return config.model_copy(update={"model": name})
 
 
 def prepare(
@@ -156,6 +169,7 @@ def make_engine(
         options={**profiled, **config.group("engine")},
         profile=profile,
         base_url=config.base_url,
+        headers=parse_headers(config.header),
         answers=answers,
     )
     engine = ENGINES.load(choice.name).configure(engine_config)
@@ -207,7 +221,12 @@ def open_run(
         # The store's own is what counts: the file is a copy of it for people.
         write_manifest(folder, store.manifest().as_json())
         fingerprint = facts.fingerprint
-        run_plan = RunPlan(tasks=tuple(grown), seed=config.seed, engine_fingerprint=fingerprint)
+        run_plan = RunPlan(
+            tasks=tuple(grown),
+            seed=config.seed,
+            engine_fingerprint=fingerprint,
+            retry_refused=config.retry_refused,
+        )
         yield OpenedRun(folder=folder, store=store, plan=run_plan)
 
 
@@ -253,7 +272,7 @@ def _refuse_differences(
             return  # nothing was planned before the first session ended
         stored = {task_id: plan.as_json() for task_id, plan in run.tasks().items()}
         there = run.manifest().identity.as_json()
-    differences = list(_differences(there, identity, ""))
+    differences = list(_differences(without_secrets(there), without_secrets(identity), ""))
     for task_id, record in records.items():
         for key in FIXED_IN_A_TASK:
             if task_id in stored:
@@ -295,6 +314,8 @@ def _count_unanswered(run: OpenedRun) -> dict[str, int]:
     for plan in run.plan.tasks:
         task_id = plan.task.spec.id
         stored = run.store.stored_repeats(task_id)
+        if not run.plan.retry_refused:
+            stored |= run.store.refused(task_id).keys()
         todo[task_id] = sum(
             (sample.sample_id, repeat) not in stored
             for sample in plan.samples

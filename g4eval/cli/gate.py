@@ -39,6 +39,12 @@ from g4eval.teacher_forcing import TraceChoice, stored_drift
 @click.option("--engine", help="Drive a candidate: the engine it runs on.")
 @click.option("--base-url", help="Drive a candidate: address of its server.")
 @click.option(
+    "--header",
+    multiple=True,
+    metavar="'NAME: VALUE'",
+    help="Drive a candidate: sent to its server; only its name is stored.",
+)
+@click.option(
     "--set",
     "set_",
     multiple=True,
@@ -120,7 +126,7 @@ def _driven(base: Arm, runs_dir: Path, flags: dict[str, Any]) -> RunConfig:
 
 
 def _refuse_driving(candidate: str, flags: dict[str, Any]) -> None:
-    for name in ("profile", "model", "engine", "base_url", "set_", "seed", "run_id"):
+    for name in ("profile", "model", "engine", "base_url", "header", "set_", "seed", "run_id"):
         if flags.get(name) not in (None, ()):
             option = {"profile": "candidate-profile", "set_": "set"}.get(name, name)
             raise UsageError(

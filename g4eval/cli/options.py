@@ -79,9 +79,44 @@ def config_of(
     values.update(given)
     if settings:
         values["set"] = settings
+    _refuse_hidden(values, manifest)
     values["runs_dir"] = runs_dir_or_default(values.get("runs_dir"))
     values["data_dir"] = data_dir_or_default(values.get("data_dir"))
     return parse_config(values, where=str(config_file or manifest or "the command line"))
+
+
+def _refuse_hidden(values: Mapping[str, Any], manifest: Path | None) -> None:
+    """Refuse what a manifest names without its value: headers, and passwords of a body."""
+    lines = values.get("header", ())
+    names = [n for n in lines if ":" not in n] if isinstance(lines, list) else []
+    if manifest is not None and names:
+        raise ConfigError(
+            f"the run sent the header {names[0]!r}, and values aren't stored",
+            where=manifest,
+            hint=f"give it again: --header '{names[0]}: …'",
+        )
+    body = values.get("set", {}).get("engine.extra_body")
+    if manifest is not None and "***" in json.dumps(body, default=str):
+        raise ConfigError(
+            "the run sent a password in engine.extra_body, and such values aren't stored",
+            where=manifest,
+            hint="give it again: --set 'engine.extra_body={…}'",
+        )
+
+
+def server_options(function: F) -> F:
+    """Add --base-url and --header."""
+    for option in (
+        click.option("--base-url", help="Address of an OpenAI-compatible server."),
+        click.option(
+            "--header",
+            multiple=True,
+            metavar="'NAME: VALUE'",
+            help="Sent to the server; only its name is stored.",
+        ),
+    ):
+        function = option(function)
+    return function
 
 
 def _config_of_manifest(path: Path) -> dict[str, Any]:

@@ -11,12 +11,16 @@ from g4eval.cli.options import (
     data_options,
     json_option,
     runs_dir_option,
+    server_options,
 )
 from g4eval.cli.progress import make_reporter
 from g4eval.cli.show import print_run
 from g4eval.errors import NotReadyError
 from g4eval.report.reproduction import not_reproduced
 from g4eval.session import run_blocking
+from g4eval.stats.summary import TaskSummary
+
+MOST_REFUSED = 0.10  # of a task's tries: above, its score says nothing
 
 
 @click.command(name="run")
@@ -24,7 +28,7 @@ from g4eval.session import run_blocking
 @click.option("--model", help="Hub id, path, or a server's name for it.")
 @click.option("--engine", help="auto, vllm, openai, gemma or fake.")
 @click.option("--profile", help="What is known of the model; found by its name unless given.")
-@click.option("--base-url", help="Address of an OpenAI-compatible server.")
+@server_options
 @click.option("--repeats", type=int, help="Tries at each sample, for all tasks.")
 @click.option("--limit", type=int, help="Only the first N samples, in hash order.")
 @click.option("--seed", type=int, help="Run seed; another seed is another run.")
@@ -38,6 +42,14 @@ from g4eval.session import run_blocking
 @runs_dir_option
 @click.option("--run-id", help="Name of the run; made from its configuration unless given.")
 @click.option("--reuse", type=PATH, help="Take completions of equal requests from another run.")
+@click.option(
+    "--retry-refused", is_flag=True, default=None, help="Send again what was refused for good."
+)
+@click.option(
+    "--never-as",
+    type=click.Choice(["wrong"]),
+    help="What can never succeed counts as wrong, not as ungraded.",
+)
 @click.option(
     "--strict", is_flag=True, default=None, help="Exit 1 where a score is not reproduced."
 )
@@ -66,8 +78,26 @@ def command(
             where=finished.folder,
             hint="run the same command again: it sends these, and nothing that is stored",
         )
+    _check_refused(finished.folder, finished.summaries)
     below = not_reproduced(results) if config.strict else ()
     if below:
         names = ", ".join(str(result.measurement.benchmark) for result in below)
         click.echo(f"not reproduced: {names}", err=True)
         click.get_current_context().exit(1)
+
+
+def _check_refused(folder: Path, summaries: list[TaskSummary]) -> None:
+    """Say how many requests can never succeed; raise NotReadyError where they are too many."""
+    for summary in summaries:
+        count = summary.audit.n_refused
+        if not count:
+            continue
+        share = count / (summary.estimate.n_graded + summary.estimate.n_ungraded)
+        if share > MOST_REFUSED:
+            raise NotReadyError(
+                f"{summary.task_id}: {count:,} requests ({100 * share:.1f} %) were refused for "
+                f"good, more than {100 * MOST_REFUSED:.0f} %",
+                where=folder,
+                hint="g4eval show says why; once that is mended: the same with --retry-refused",
+            )
+        click.echo(f"{summary.task_id}: refused for good: {count:,}", err=True)

@@ -42,6 +42,7 @@ class FakeOptions(BaseModel):
     no_answer_share: float = Field(default=0.0, ge=0, le=1)
     truncated_share: float = Field(default=0.0, ge=0, le=1)
     failed_share: float = Field(default=0.0, ge=0, le=1)  # requests that fail for good
+    refused_share: float = Field(default=0.0, ge=0, le=1)  # requests that can never succeed
     thinking: bool = False  # put a thought before each answer
     same_text: bool = False  # what an engine that ignores seeds would do
     text_bytes: int = Field(default=0, ge=0)  # pad each answer to this length
@@ -97,7 +98,7 @@ class FakeEngine:
         scoring = self._options.model_dump(
             mode="json",
             exclude={"concurrency", "delay_seconds", "failed_share", "journal", "script"}
-            | {"stop_after"},
+            | {"stop_after", "refused_share"},
         )
         return EngineFacts(
             engine="fake",
@@ -167,8 +168,10 @@ class FakeEngine:
 
     def _answer(self, request: Request, started: float) -> Completion | Attempt:
         options = self._options
-        if _chance("failed", request.seed) < options.failed_share:
-            return build_attempt(request, "engine fake was asked to fail this one")
+        is_refused = _chance("refused", request.seed) < options.refused_share
+        if is_refused or _chance("failed", request.seed) < options.failed_share:
+            words = "engine fake was asked to fail this one"
+            return build_attempt(request, words, refused=is_refused)
         line = self._script.get((request.sample_id, request.repeat)) or self._script.get(
             (request.sample_id, None)
         )

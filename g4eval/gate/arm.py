@@ -30,8 +30,9 @@ FORMAT_VERSION = 2
 OF_A_MACHINE = ("data_dir", "tasks_dir", "runs_dir")  # keys of a config that gate files leave out
 
 # Codes of a try; the letters stand in gate files.
-INCORRECT, CORRECT, NO_ANSWER, UNGRADED, ABSENT = range(5)
-LETTERS = "ICNU."
+INCORRECT, CORRECT, NO_ANSWER, UNGRADED, ABSENT, REFUSED = range(6)
+LETTERS = "ICNU.R"
+NEVER_AS = "never_as"  # of a protocol: how what was refused for good counts; absent: ungraded
 CODES = {
     Outcome.INCORRECT: INCORRECT,
     Outcome.CORRECT: CORRECT,
@@ -64,8 +65,18 @@ class ArmTask:
     @property
     def scores(self) -> Floats:
         """Return 1.0 right, 0.0 wrong or without an answer, nan not graded."""
-        scores = np.where(self.outcomes == CORRECT, 1.0, 0.0)
+        scores = np.where(self.outcomes == CORRECT, 1.0, 0.0)  # refused for good: not graded
         return np.where(self.outcomes >= UNGRADED, np.nan, scores)
+
+    @property
+    def n_ungraded(self) -> int:
+        """How many tries have no grade, those that can never have one included."""
+        return int(((self.outcomes == UNGRADED) | (self.outcomes == REFUSED)).sum())
+
+    @property
+    def n_refused(self) -> int:
+        """How many tries were refused for good."""
+        return int((self.outcomes == REFUSED).sum())
 
     def until(self, repeats: int) -> "ArmTask":
         """Return the first repeats."""
@@ -110,6 +121,16 @@ class Arm:
         """The engine's fingerprint: SHA-256, in hex, over its facts."""
         return sha256_json(dict(self.facts))
 
+    def refused_as(self, outcome: int) -> "Arm":
+        """Return the arm with what was refused for good given an outcome's code."""
+        if not any(task.n_refused for task in self.tasks.values()):
+            return self
+        tasks = {
+            name: replace(task, outcomes=np.where(task.outcomes == REFUSED, outcome, task.outcomes))
+            for name, task in self.tasks.items()
+        }
+        return replace(self, tasks=tasks)
+
     def digest(self, repeats: Mapping[str, tuple[int, int]]) -> str:
         """Return a hash of the outcomes and lengths in repeats [start, end) of each task."""
         whole = hashlib.sha256()
@@ -135,6 +156,7 @@ class TryRecord:
     other_script: bool = False
     tokens: int | None = None
     prompt_hash: str | None = None
+    refused: bool = False  # for good, and not scored
 
 
 def build_task(
@@ -152,7 +174,7 @@ def build_task(
     hashes = np.full(shape, "", "U64")
     for t in rows:
         at = place[t.sample_id], t.repeat
-        outcomes[at] = CODES[t.outcome]
+        outcomes[at] = REFUSED if t.refused else CODES[t.outcome]
         truncated[at], open_thoughts[at] = t.truncated, t.open_thought
         looping[at], other_script[at] = t.looping, t.other_script
         if t.tokens is not None:
@@ -279,6 +301,19 @@ def _from_bits(rows: Sequence[str], k: int) -> NDArray[np.bool_]:
 def _squeeze(row: list[str]) -> str | list[str]:
     """Return one hash where all repeats have the same prompt."""
     return row[0] if row and len(set(row)) == 1 else row
+
+
+def worst_case(base: Arm, candidate: Arm) -> tuple[Arm, Arm]:
+    """Return the arms as a gate judges them: refused tries count against the candidate.
+
+    Its own as wrong and the baseline's as right, unless both runs were asked to count them as wrong
+    (`--never-as wrong`).
+    """
+    as_wrong = any(NEVER_AS in task.protocol for task in base.tasks.values())
+    return (
+        base.refused_as(NO_ANSWER if as_wrong else CORRECT),
+        candidate.refused_as(NO_ANSWER if as_wrong else INCORRECT),
+    )
 
 
 def common_tasks(base: Arm, candidate: Arm, wanted: tuple[str, ...] | None) -> tuple[str, ...]:

@@ -70,7 +70,7 @@ def _task_json(base: ArmTask, candidate: ArmTask, found: Difference) -> dict[str
         "candidate_pct": _pct(candidate.scores),
         "truncated_pct": [_share(arm, arm.truncated) for arm in (base, candidate)],
         "no_answer_pct": [_share(arm, arm.outcomes == NO_ANSWER) for arm in (base, candidate)],
-        "ungraded": [int((arm.outcomes == UNGRADED).sum()) for arm in (base, candidate)],
+        "ungraded": [arm.n_ungraded for arm in (base, candidate)],
         "sign_flip_p_loss": sign_flip_p(_changes(base, candidate), draws=20_000),
         "samples": _samples(base, candidate),
     }

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from g4eval.gate.arm import Arm, ArmTask, TryRecord, build_task, read_gate_file
+from g4eval.gate.arm import NEVER_AS, Arm, ArmTask, TryRecord, build_task, read_gate_file
 from g4eval.gate.signals import Signals, read_signals
 from g4eval.records import Outcome, StopReason, Thought
 from g4eval.store.reader import RunReader, find_run
@@ -30,7 +30,11 @@ def arm_of_run(folder: Path) -> Arm:
         manifest = run.manifest()
         plans = run.tasks()
         signals = read_signals(run)
-        tasks = {task_id: _task_of(run, task_id, plan, signals) for task_id, plan in plans.items()}
+        never_as = manifest.config.get("never_as")
+        tasks = {
+            task_id: _task_of(run, task_id, plan, signals, never_as)
+            for task_id, plan in plans.items()
+        }
         run_id = run.run_id
     generated = all(plan.is_generated for plan in plans.values())
     return Arm(
@@ -51,7 +55,9 @@ def read_calibration(folder: Path) -> Calibration | None:
     return Calibration.read(path) if path.exists() else None
 
 
-def _task_of(run: RunReader, task_id: str, plan: StoredPlan, signals: Signals) -> ArmTask:
+def _task_of(
+    run: RunReader, task_id: str, plan: StoredPlan, signals: Signals, never_as: object
+) -> ArmTask:
     subtask = next(iter(plan.splits), "")
     samples = {s.sample_id: s.groups.get(subtask, "") for s in run.samples(task_id)}
     graders: set[str] = set()
@@ -61,6 +67,8 @@ def _task_of(run: RunReader, task_id: str, plan: StoredPlan, signals: Signals) -
     protocol["grader"] = sorted(graders) or [f"{plan.grader} {plan.grader_version}"]
     if plan.is_generated:
         protocol.update({f"sampling.{k}": v for k, v in plan.sampling.as_json().items()})
+    if never_as is not None:
+        protocol[NEVER_AS] = never_as
     return build_task(protocol, samples, tries)
 
 
@@ -83,5 +91,7 @@ def _tries(
             tokens=tokens,
             prompt_hash=prompt_hash,
         )
+    for sample_id, repeat in run.refused(task_id):
+        yield TryRecord(sample_id=sample_id, repeat=repeat, outcome=Outcome.UNGRADED, refused=True)
     for sample_id, repeat in run.failed(task_id):
         yield TryRecord(sample_id=sample_id, repeat=repeat, outcome=Outcome.UNGRADED)

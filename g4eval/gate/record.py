@@ -12,7 +12,7 @@ import numpy as np
 
 import g4eval
 from g4eval.fingerprint import sha256_json
-from g4eval.gate.arm import UNGRADED, Arm, ArmTask
+from g4eval.gate.arm import Arm, ArmTask, worst_case
 from g4eval.gate.decide import Look, count_round
 from g4eval.gate.layers import LayerOutcome
 from g4eval.gate.next_steps import grading_commands, missing_commands
@@ -164,13 +164,18 @@ def _accuracy(
     used = judgement.rounds[: last.round_index + 1]
     n_samples = {task: len(base.tasks[task].sample_ids) for task in judgement.tasks}
     ends = {task: end for task, (_, end) in used[-1].repeats.items()}
+    judged = worst_case(base, candidate)
     return {
         "estimand": _estimand(policy, n_samples),
         "design": policy.design,
-        "primary": _primary(judgement, base, candidate, policy),
+        "primary": _primary(judgement, *judged, policy),
         "tasks": {
             task: _task(
-                task, last, policy, [a.tasks[task].until(ends[task]) for a in (base, candidate)]
+                task,
+                last,
+                policy,
+                [a.tasks[task].until(ends[task]) for a in judged],
+                [a.tasks[task].until(ends[task]).n_ungraded for a in (base, candidate)],
             )
             for task in judgement.tasks
         },
@@ -211,7 +216,9 @@ def _primary(
     return values
 
 
-def _task(task: str, look: Look, policy: GatePolicy, arms: Sequence[ArmTask]) -> dict[str, Json]:
+def _task(
+    task: str, look: Look, policy: GatePolicy, arms: Sequence[ArmTask], n_ungraded: Sequence[int]
+) -> dict[str, Json]:
     found = look.tasks[task]
     half = 1.644854 * float(found.se)
     return {
@@ -234,7 +241,7 @@ def _task(task: str, look: Look, policy: GatePolicy, arms: Sequence[ArmTask]) ->
         "discordance_pct": _pt((found.gains + found.losses) / np.maximum(found.n_pairs, 1)),
         "expected_discordance_pct": _pt(found.expected_discordance),
         "rho": _rho(arms[0].scores),
-        "ungraded": [int((arm.outcomes == UNGRADED).sum()) for arm in arms],
+        "ungraded": list(n_ungraded),
         "truncated_pct": [_pt(arm.truncated.mean()) for arm in arms],
     }
 

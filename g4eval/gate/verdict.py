@@ -5,11 +5,11 @@ function of its arguments: the order in which results arrived plays no part.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from g4eval.errors import NotComparableError, NotReadyError
-from g4eval.gate.arm import Arm, common_tasks
+from g4eval.gate.arm import NEVER_AS, Arm, common_tasks, worst_case
 from g4eval.gate.decide import Look, PairedScores, Says, look_at
 from g4eval.gate.layers import (
     LayerOutcome,
@@ -81,6 +81,8 @@ def judge(
         return refused
     tasks = common_tasks(base, candidate, policy.tasks)
     static = check_static(base, candidate, tasks, policy)
+    refused_for_good = _about_refused(base, candidate, tasks)
+    base, candidate = worst_case(base, candidate)
     drifted = check_drift(drift, drift_floor, policy)
     if drifted.says == "FAIL":  # a broken model would explain a broken canary, or no data at all
         return Judgement(
@@ -101,6 +103,7 @@ def judge(
         )
     used = {task: end for task, (_, end) in plan[n_complete - 1].repeats.items()}
     canary = _canary(base, candidate, used, policy)
+    canary = replace(canary, findings=canary.findings + refused_for_good)
     before = [static, canary, drifted]
     if canary.says == "INVALID":
         return _invalid(before, canary.findings, tasks)
@@ -178,6 +181,20 @@ def _check_primary(policy: GatePolicy, tasks: Sequence[str]) -> None:
         raise NotComparableError(
             f"primary: {policy.primary!r} is not one of the tasks {', '.join(tasks)}"
         )
+
+
+def _about_refused(base: Arm, candidate: Arm, tasks: Sequence[str]) -> tuple[str, ...]:
+    """Say how many tries can never succeed, and how they count."""
+    counts = [sum(arm.tasks[task].n_refused for task in tasks) for arm in (base, candidate)]
+    if not any(counts):
+        return ()
+    as_wrong = any(NEVER_AS in base.tasks[task].protocol for task in tasks)
+    how = (
+        "as wrong, as both runs were asked"
+        if as_wrong
+        else "the baseline's as right, the candidate's as wrong"
+    )
+    return (f"refused for good: baseline {counts[0]}, candidate {counts[1]}; counted {how}",)
 
 
 def _canary(base: Arm, candidate: Arm, used: Mapping[str, int], policy: GatePolicy) -> LayerOutcome:

@@ -26,8 +26,6 @@ from g4eval.store.reader import RunReader, StoredRow, StoredTexts
 from g4eval.store.stored import Manifest
 from g4eval.store.verdicts import VerdictRecord
 
-MOST_SECONDS = 366 * 86_400  # an answer that took longer only had a clock that jumped
-
 
 def view_run(folder: Path) -> RunView:
     """Return the view of a run folder; raises StoreError where it can't be read."""
@@ -134,6 +132,12 @@ def _cautions(summary: TaskSummary) -> Iterator[str]:
         yield "its samples are invented, so the score means nothing outside g4eval"
     if plan.incomplete:
         yield f"partial: its data has {plan.incomplete}"
+    elif summary.refused_band is not None:
+        low, high = (f"{100 * edge:.1f}" for edge in summary.refused_band)
+        yield (
+            f"partial: {_are(audit.n_refused, 'request')} refused for good; {low} with all of them "
+            f"wrong, {high} with all of them right"
+        )
     elif summary.is_partial:
         yield f"partial: {summary.estimate.n_samples:,} of {plan.rows_stated:,} samples"
     if audit.n_missing:
@@ -156,7 +160,7 @@ def _busy_seconds(rows: Iterable[StoredRow]) -> float:
     """Return the time in which at least one of these requests was under way."""
     busy, end = 0.0, 0.0
     for row in sorted(rows, key=lambda row: row.started_at):
-        if row.started_at and end < row.finished_at < row.started_at + MOST_SECONDS:
+        if row.started_at and row.finished_at > end:
             busy += row.finished_at - max(row.started_at, end)
             end = row.finished_at
     return busy
@@ -200,7 +204,7 @@ def _repeat_texts(row: StoredTexts, prompt: bytes | None) -> RepeatTexts:
         tests=tuple(_tests(details)),
         prompt_tokens=row.prompt_tokens,
         reasoning_tokens=row.reasoning_tokens,
-        seconds=seconds if 0 < seconds < MOST_SECONDS else None,
+        seconds=seconds if seconds > 0 else None,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from g4eval.records import Estimate, Interval
 from g4eval.stats.summary import TaskSummary
 from g4eval.store.reader import RunReader
+from g4eval.store.schema import ANSWERING_MODEL
 from g4eval.store.stored import Manifest, StoredEngine
 
 SUSPECTS_PRINTED = 3  # of a task; --json has more
@@ -215,11 +216,16 @@ def _warnings(summary: TaskSummary, engine: StoredEngine) -> list[str]:
         found.append(
             f"partial: its data has {plan.incomplete}; never comparable with a published score"
         )
-    elif summary.is_partial:
+    elif summary.is_partial and not audit.n_refused:
         found.append(
             f"partial: {estimate.n_samples} of {plan.rows_stated} samples, never comparable "
             "with a published score"
         )
+    if audit.n_refused:
+        found.append(_about_refused(summary))
+    if audit.finish_words:
+        words = ", ".join(f"{word!r} {count:,}" for word, count in audit.finish_words.items())
+        found.append(f"ended with a word that nobody knows, and taken as stopped: {words}")
     if audit.n_missing:
         found.append(f"not finished: requests still to be sent: {audit.n_missing:,}")
     if audit.failed:
@@ -240,6 +246,19 @@ def _warnings(summary: TaskSummary, engine: StoredEngine) -> list[str]:
     return [f"{task_id}: {text}" for text in found]
 
 
+def _about_refused(summary: TaskSummary) -> str:
+    """Say what can never succeed, how it counts, and the score's band."""
+    count, band = summary.audit.n_refused, summary.refused_band
+    assert band is not None
+    total = summary.estimate.n_graded + summary.estimate.n_ungraded
+    how = "counted as wrong, as asked" if not summary.estimate.n_ungraded else "left out"
+    return (
+        f"partial: {count:,} of {total:,} requests were refused for good, {how}; the score is "
+        f"{_percent(band[0])} with all of them wrong, {_percent(band[1])} with all of them right; "
+        "never comparable with a published score"
+    )
+
+
 def _looks_unseeded(summary: TaskSummary) -> bool:
     estimate = summary.estimate
     if not summary.plan.knows("temperature"):
@@ -258,6 +277,7 @@ def _run_warnings(run: RunReader, manifest: Manifest) -> list[str]:
     warnings = [f"preflight: {warning}" for warning in found]
     if manifest.engine.engine == "fake":
         warnings.append("engine fake: every number here is invented")
+    warnings += _about_who_answered(run.meta().get(ANSWERING_MODEL), manifest.engine.model)
     if manifest.engine_declared:
         names = ", ".join(manifest.engine_declared)
         warnings.append(f"declared by the user, not found out by g4eval: {names}")
@@ -275,6 +295,10 @@ def _task_json(summary: TaskSummary, engine: StoredEngine) -> dict[str, Any]:
         for name in [name for name in values["groups"] if name.startswith("harmonic")]:
             del values["groups"][name]
     values["warnings"] = _warnings(summary, engine)
+    if not summary.audit.n_refused:
+        del values["refused_band"], values["audit"]["n_refused"]
+    if not summary.audit.finish_words:
+        del values["audit"]["finish_words"]
     return _without_nan(values)  # type: ignore[no-any-return]  # a dict in, a dict out
 
 
@@ -304,3 +328,22 @@ def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.2f} s"
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _about_who_answered(name: str | None, asked: str) -> list[str]:
+    """Say where a server answers under another name than the one that was asked for."""
+    if name is None or is_name_of(name, asked):
+        return []
+    return [f"asked for {asked!r}, and the server answers as {name!r}: another model, or its alias"]
+
+
+def is_name_of(name: str, asked: str) -> bool:
+    """Whether a server's name for who answers is the one asked for, or one of its usual forms.
+
+    With a date behind it (`gpt-4o-2024-08-06`), a tag (`gemma3:latest`), or an owner or folder.
+    """
+    name, asked = name.casefold(), asked.casefold()
+    forms = {asked, asked.rpartition("/")[2]}
+    if name in forms or name.rpartition("/")[2] in forms:
+        return True
+    return any(name.startswith((f"{form}-20", f"{form}:", f"{form}@")) for form in forms)

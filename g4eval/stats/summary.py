@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from g4eval.records import Estimate, Outcome, StopReason, Thought
+from g4eval.records import Estimate, Grade, Outcome, StopReason, Thought
 from g4eval.stats.accuracy import Scored, Variances, estimate, variances
 from g4eval.stats.harmonic import GroupMeans, group_means
 from g4eval.stats.pass_at_k import maj_at_k, mean_pass_at_k
@@ -42,6 +42,8 @@ class Audit:
     n_duplicates: int  # repeats whose text equals an earlier repeat's of the same sample
     n_missing: int  # planned, not stored and not failed
     failed: int  # requests that failed for good; sent again by the next session
+    n_refused: int = 0  # requests that can never succeed
+    finish_words: dict[str, int] = field(default_factory=dict)  # servers' words of no table
     suspects: tuple[Suspect, ...] = ()  # the most suspicious ones, first
 
 
@@ -59,29 +61,38 @@ class TaskSummary:
     variances: Variances | None = None
     audit: Audit
     is_partial: bool  # not all of the task's samples: never compared with a published score
+    refused_band: tuple[float, float] | None = None  # what is refused all wrong, all right
     mean_completion_tokens: float | None
 
 
 def summarise(run: RunReader) -> list[TaskSummary]:
     """Return the numbers of each task of a run, in order of task id."""
-    return [_summarise_task(run, task_id, plan) for task_id, plan in run.tasks().items()]
+    never_as = run.never_as
+    return [_summarise_task(run, task_id, p, never_as) for task_id, p in run.tasks().items()]
 
 
-def _summarise_task(run: RunReader, task_id: str, plan: StoredPlan) -> TaskSummary:
+def _summarise_task(
+    run: RunReader, task_id: str, plan: StoredPlan, never_as: object
+) -> TaskSummary:
     samples = run.samples(task_id)
     index = {s.sample_id: i for i, s in enumerate(samples)}
     rows = list(run.rows(task_id))
     failed = run.failed(task_id)
+    refused = run.refused(task_id).keys()
+    n_missing = len(failed) + len(refused)
+    stored = rows
+    if never_as == "wrong":
+        rows, n_missing = [*rows, *map(_without_answer, sorted(refused))], len(failed)
     scored = [_scored(row, index) for row in rows]
     groups = {name: [s.groups.get(name, "") for s in samples] for name in plan.splits}
     correct, counts, by_sample = _per_sample(rows)
-    planned = len(samples) * plan.repeats if plan.is_generated else len(rows)
+    planned = len(samples) * plan.repeats if plan.is_generated else len(stored)
     # Imported completions may cover part of the task, or unequal repeats.
     is_uneven = not plan.is_generated and len(rows) < len(samples) * plan.repeats
     return TaskSummary(
         task_id=task_id,
         plan=plan,
-        estimate=estimate(scored, n_missing=len(failed)),
+        estimate=estimate(scored, n_missing=n_missing),
         splits={name: _split(scored, values) for name, values in groups.items() if any(values)},
         pass_at={k: mean_pass_at_k(correct, counts, k) for k in range(1, _least(counts) + 1)}
         if "pass@k" in plan.metrics
@@ -89,9 +100,57 @@ def _summarise_task(run: RunReader, task_id: str, plan: StoredPlan) -> TaskSumma
         maj_at=_maj_at(by_sample, counts) if "maj@k" in plan.metrics else {},
         groups=_group_means(rows, groups, index, plan),
         variances=variances(correct, counts) if counts.size else None,
-        audit=_audit(rows, index, failed=len(failed), n_missing=planned - len(rows) - len(failed)),
-        is_partial=plan.data_is_partial or len(samples) < plan.n_selected or is_uneven,
-        mean_completion_tokens=_mean(r.completion_tokens for r in rows),
+        audit=replace(
+            _audit(
+                stored,
+                index,
+                failed=len(failed),
+                n_missing=planned - len(stored) - len(failed) - len(refused),
+            ),
+            n_refused=len(refused),
+            finish_words=run.finish_words(task_id),
+        ),
+        is_partial=plan.data_is_partial
+        or len(samples) < plan.n_selected
+        or is_uneven
+        or bool(refused),
+        refused_band=_refused_band([_scored(row, index) for row in stored], refused, index),
+        mean_completion_tokens=_mean(r.completion_tokens for r in stored),
+    )
+
+
+def _refused_band(
+    scored: list[Scored], refused: Iterable[tuple[str, int]], index: dict[str, int]
+) -> tuple[float, float] | None:
+    """Return the score with what is refused all wrong, and all right; None: nothing is."""
+    places = [index[sample_id] for sample_id, _ in sorted(refused)]
+    if not places:
+        return None
+    low, high = (
+        estimate([*scored, *(Scored(sample=p, outcome=o, truncated=False) for p in places)]).value
+        for o in (Outcome.INCORRECT, Outcome.CORRECT)
+    )
+    return low, high
+
+
+def _without_answer(place: tuple[str, int]) -> StoredRow:
+    """Return a row that scores 0, for a request that can never succeed."""
+    sample_id, repeat = place
+    grade = Grade(key="", grader="never-as", grader_version=1, outcome=Outcome.NO_ANSWER)
+    return StoredRow(
+        key="",
+        sample_id=sample_id,
+        repeat=repeat,
+        stop_reason=StopReason.FILTERED,
+        thought=Thought.NONE,
+        text_hash="",
+        prompt_hash=None,
+        prompt_tokens=None,
+        reasoning_tokens=None,
+        completion_tokens=None,
+        started_at=0.0,
+        finished_at=0.0,
+        grade=grade,
     )
 
 

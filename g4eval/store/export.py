@@ -8,9 +8,11 @@ from typing import IO, Any
 from g4eval.errors import MissingExtraError
 from g4eval.jsonlines import write_json_lines
 from g4eval.output import replacing
+from g4eval.records import Outcome
 from g4eval.store.reader import RunReader
 
 ROWS_PER_GROUP = 1024
+REFUSED = "refused"  # stands for a stop reason where no answer can ever come
 COLUMNS = (
     "task",
     "sample_id",
@@ -28,7 +30,10 @@ COLUMNS = (
 
 
 def export_rows(run: RunReader, *, include_gated: bool) -> Iterator[dict[str, Any]]:
-    """Yield a row a completion, by task, sample and repeat. Gated texts are None unless asked."""
+    """Yield a row a completion, by task, sample and repeat, then those refused for good.
+
+    Gated texts are None unless asked.
+    """
     for task_id, plan in run.tasks().items():
         shown = include_gated or not plan.gated
         texts = run.completions(task_id)
@@ -50,6 +55,16 @@ def export_rows(run: RunReader, *, include_gated: bool) -> Iterator[dict[str, An
                 row.completion_tokens,
             )
             yield dict(zip(COLUMNS, values, strict=True))
+        for sample_id, repeat in sorted(run.refused(task_id)):
+            empty = dict.fromkeys(COLUMNS)
+            yield {
+                **empty,
+                "task": task_id,
+                "sample_id": sample_id,
+                "repeat": repeat,
+                "outcome": Outcome.UNGRADED.value,
+                "stop_reason": REFUSED,
+            }
 
 
 def export_json_lines(run: RunReader, stream: IO[str], *, include_gated: bool) -> None:

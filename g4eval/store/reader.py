@@ -105,6 +105,11 @@ class RunReader:
             return f"{alias}.{name}"
         return schema.ADDED[table][name][1]
 
+    def _completion_columns(self) -> str:
+        """Return what `schema.row_completion` reads, of completions c."""
+        added = (self._added("completions", name, "c") for name in ("finish_word", "model"))
+        return ", ".join([schema.COMPLETION_COLUMNS, *added])
+
     def meta(self) -> dict[str, str]:
         """Return what is known of the run as a whole."""
         return dict(self._db.execute("SELECT name, value FROM meta"))
@@ -117,6 +122,11 @@ class RunReader:
         where = f"{self.folder / DATABASE}, manifest"
         stored = Manifest.parse(parse_json(text, where=where), where=where)
         return stored.model_copy(update={"tasks": self.tasks()})
+
+    @property
+    def never_as(self) -> object:
+        """How what was refused for good counts: `wrong`, or None for ungraded."""
+        return self.manifest().config.get("never_as") if "manifest" in self.meta() else None
 
     def tasks(self) -> dict[str, StoredPlan]:
         """Return what was planned for each task, by task id in order."""
@@ -227,7 +237,7 @@ class RunReader:
     def completion(self, key: str) -> Completion | None:
         """Return one completion with its texts; None: it isn't stored."""
         row = self._db.execute(
-            f"SELECT {schema.COMPLETION_COLUMNS} FROM completions WHERE key = ?",
+            f"SELECT {self._completion_columns()} FROM completions c WHERE key = ?",
             (key,),
         ).fetchone()
         return None if row is None else schema.row_completion(row)
@@ -237,7 +247,7 @@ class RunReader:
         where = "task_id = ?" if sample_id is None else "task_id = ? AND sample_id = ?"
         values = (task_id,) if sample_id is None else (task_id, sample_id)
         rows = self._db.execute(
-            f"SELECT {schema.COMPLETION_COLUMNS} FROM completions WHERE {where} "
+            f"SELECT {self._completion_columns()} FROM completions c WHERE {where} "
             "ORDER BY sample_id, repeat",
             values,
         )
@@ -259,7 +269,7 @@ class RunReader:
         """
         graded = "AND g.outcome != 'ungraded'" if retry else ""
         rows = self._db.execute(
-            f"SELECT id, {schema.COMPLETION_COLUMNS} FROM completions c "
+            f"SELECT id, {self._completion_columns()} FROM completions c "
             "WHERE task_id = ? AND id > ? AND NOT EXISTS (SELECT 1 FROM grades g WHERE "
             f"g.key = c.key AND g.grader = ? AND g.grader_version = ? {graded}) "
             "ORDER BY id LIMIT ?",
@@ -270,7 +280,7 @@ class RunReader:
     def page(self, task_id: str, *, after: int, limit: int) -> list[tuple[int, Completion]]:
         """Return (row id, completion) of the next completions behind row `after`."""
         rows = self._db.execute(
-            f"SELECT id, {schema.COMPLETION_COLUMNS} FROM completions "
+            f"SELECT id, {self._completion_columns()} FROM completions c "
             "WHERE task_id = ? AND id > ? ORDER BY id LIMIT ?",
             (task_id, after, limit),
         )
@@ -320,14 +330,43 @@ class RunReader:
         return None if row is None else row[0]
 
     def failed(self, task_id: str) -> dict[tuple[str, int], str]:
-        """Return the newest error of each (sample, repeat) that failed and has no completion."""
+        """Return the newest error of each (sample, repeat) that failed and has no completion.
+
+        Refused ones, which can never succeed, are left out.
+        """
+        newest = self._newest_attempts(task_id)
+        return {place: error for place, (error, refused) in newest.items() if not refused}
+
+    def refused(self, task_id: str) -> dict[tuple[str, int], str]:
+        """Return the error of each (sample, repeat) without a completion that was refused last."""
+        newest = self._newest_attempts(task_id)
+        return {place: error for place, (error, refused) in newest.items() if refused}
+
+    def refused_keys(self) -> set[str]:
+        """Return the keys of requests that were refused last; some may have a completion."""
+        refused = self._added("attempts", "refused", "a")
+        rows = self._db.execute(f"SELECT key, {refused} FROM attempts a ORDER BY id")
+        return {key for key, is_refused in dict(rows).items() if is_refused}
+
+    def _newest_attempts(self, task_id: str) -> dict[tuple[str, int], tuple[str, bool]]:
+        refused = self._added("attempts", "refused", "a")
         rows = self._db.execute(
-            "SELECT sample_id, repeat, error FROM attempts a WHERE task_id = ? AND NOT EXISTS "
-            "(SELECT 1 FROM completions c WHERE c.task_id = a.task_id "
+            f"SELECT sample_id, repeat, error, {refused} FROM attempts a WHERE task_id = ? AND NOT "
+            "EXISTS (SELECT 1 FROM completions c WHERE c.task_id = a.task_id "
             "AND c.sample_id = a.sample_id AND c.repeat = a.repeat) ORDER BY id",
             (task_id,),
         )
-        return {(sample_id, repeat): error for sample_id, repeat, error in rows}
+        return {(sample_id, repeat): (error, bool(r)) for sample_id, repeat, error, r in rows}
+
+    def finish_words(self, task_id: str) -> dict[str, int]:
+        """Return how often completions ended with a word that stands in no table, by word."""
+        word = self._added("completions", "finish_word", "c")
+        rows = self._db.execute(
+            f"SELECT {word}, COUNT(*) FROM completions c WHERE task_id = ? AND {word} IS NOT NULL "
+            "GROUP BY 1 ORDER BY 1",
+            (task_id,),
+        )
+        return dict(rows.fetchall())
 
     def sessions(self) -> list[dict[str, float]]:
         """Return start, end and counts of each session that generated, in order."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from g4eval.errors import StoreError
+from g4eval.errors import EngineError, StoreError
 from g4eval.fingerprint import prompt_hash
 from g4eval.records import Attempt, Completion, Grade, Json, Message, Request, Sample
 from g4eval.store import schema
@@ -35,14 +35,15 @@ PAGES_PER_CHECKPOINT = 8192  # 32 MB: each one waits for the disk
 QUEUE_ROWS = 1024  # rows waiting to be written, before add_* waits
 
 _INSERT_COMPLETION = (
-    f"INSERT INTO completions ({schema.COMPLETION_COLUMNS}, text_hash, prompt_hash) "
-    f"VALUES ({', '.join('?' * 19)}) ON CONFLICT (key) DO NOTHING"
+    f"INSERT INTO completions ({schema.COMPLETION_COLUMNS}, finish_word, model, text_hash, "
+    f"prompt_hash) VALUES ({', '.join('?' * 21)}) ON CONFLICT (key) DO NOTHING"
 )
 _INSERT_GRADE = (
     f"INSERT INTO grades ({schema.GRADE_COLUMNS}, graded_at) VALUES ({', '.join('?' * 10)})"
 )
 _INSERT_ATTEMPT = (
-    "INSERT INTO attempts (key, task_id, sample_id, repeat, error, at) VALUES (?, ?, ?, ?, ?, ?)"
+    "INSERT INTO attempts (key, task_id, sample_id, repeat, error, at, refused) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
 _INSERT_PROMPT = "INSERT OR IGNORE INTO prompts (prompt_hash, messages) VALUES (?, ?)"
 
@@ -86,6 +87,7 @@ class RunStore(RunReader):
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"the run can't be written: {error}", where=folder) from error
         super().__init__(folder)
+        self._answering: str | None = None  # the model whose answers these are, by the server
         self._prompt_hashes: dict[str, str] = {}  # request key -> prompt, of what is in flight
         self._last_prompt = ""
         self._session = _Session()
@@ -169,6 +171,8 @@ class RunStore(RunReader):
 
     async def add_completion(self, completion: Completion) -> None:
         """Store a completion; waits only while the writer is far behind."""
+        if completion.model is not None:
+            self._check_model(completion.model)
         self._session.completions += 1
         self._session.tokens += completion.completion_tokens or 0
         hashed = self._prompt_hashes.pop(completion.key, None)
@@ -178,8 +182,24 @@ class RunStore(RunReader):
         """Store a failure, so that the sample counts as ungraded until it is sent again."""
         self._prompt_hashes.pop(attempt.key, None)
         a = attempt
-        row = (a.key, a.task_id, a.sample_id, a.repeat, a.error, a.at)
+        row = (a.key, a.task_id, a.sample_id, a.repeat, schema.storable(a.error), a.at, a.refused)
         await self._put(_INSERT_ATTEMPT, row)
+
+    def _check_model(self, name: str) -> None:
+        """Refuse the answer of another model than the run's; a server may be changed behind it."""
+        if self._answering is None:
+            self._answering = self.meta().get(schema.ANSWERING_MODEL)
+        if self._answering is None:
+            self._answering = name
+            statement = "INSERT OR IGNORE INTO meta VALUES (?, ?)"
+            self._writer.put(statement, (schema.ANSWERING_MODEL, name))
+        if name != self._answering:
+            raise EngineError(
+                f"the server answers as {name!r} now, and this run's answers came from "
+                f"{self._answering!r}",
+                where=self.folder,
+                hint="serve that model again, or give this one another --run-id",
+            )
 
     async def add_grade(self, grade: Grade) -> None:
         """Store a grade beside the ones that are there."""

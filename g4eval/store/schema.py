@@ -69,6 +69,8 @@ ADDED: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
 }
 
+ANSWERING_MODEL = "answering_model"  # of meta: the server's name for who answers
+
 COMPLETION_COLUMNS = (
     "key, task_id, sample_id, repeat, stop_reason, thought, text, reasoning, raw_text, "
     "prompt_token_ids, token_ids, prompt_tokens, reasoning_tokens, completion_tokens, "
@@ -147,7 +149,7 @@ def _little_endian(ids: "array[int]") -> "array[int]":
 
 
 def completion_row(completion: Completion, text_hash: str) -> tuple[Any, ...]:
-    """Return a completion as COMPLETION_COLUMNS and then its text's hash."""
+    """Return a completion as COMPLETION_COLUMNS, finish word, model, and then its text's hash."""
     c = completion
     return (
         c.key,
@@ -167,12 +169,14 @@ def completion_row(completion: Completion, text_hash: str) -> tuple[Any, ...]:
         c.started_at,
         c.finished_at,
         c.target,
+        storable(c.finish_word),
+        storable(c.model),
         text_hash,
     )
 
 
 def row_completion(row: Sequence[Any]) -> Completion:
-    """Return the completion of a row of COMPLETION_COLUMNS."""
+    """Return the completion of a row of COMPLETION_COLUMNS, finish word and model."""
     return Completion(
         key=row[0],
         task_id=row[1],
@@ -191,6 +195,8 @@ def row_completion(row: Sequence[Any]) -> Completion:
         started_at=row[14],
         finished_at=row[15],
         target=row[16],
+        finish_word=row[17],
+        model=row[18],
     )
 
 
@@ -201,8 +207,8 @@ def grade_row(grade: Grade) -> tuple[Any, ...]:
         grade.grader,
         grade.grader_version,
         grade.outcome.value,
-        _storable(grade.extraction),
-        _storable(grade.lenient_extraction),
+        storable(grade.extraction),
+        storable(grade.lenient_extraction),
         None if grade.lenient_outcome is None else grade.lenient_outcome.value,
         grade.verdict,
         json.dumps(dict(grade.details)) if grade.details else "{}",
@@ -240,6 +246,6 @@ def unpack_messages(frame: bytes) -> tuple[Message, ...]:
     return tuple(Message(**turn) for turn in json.loads(unpack_text(frame)))
 
 
-def _storable(text: str | None) -> str | None:
+def storable(text: str | None) -> str | None:
     """SQLite's text is UTF-8, which can't hold lone surrogates."""
     return None if text is None else text.encode("utf-8", "replace").decode("utf-8")

@@ -22,7 +22,7 @@ ORDER = [
     {"stats"},
     {"store"},
     {"graders"},
-    {"sandbox", "engines", "withholding"},
+    {"sandbox", "engines"},
     {"task"},
     {"responses"},
     {"fingerprint", "profile", "profiles", "jsonlines", "bounded_jinja"},
