@@ -92,6 +92,8 @@ def task_record(
         "splits": list(spec.splits),
         "grader": spec.grader,
         "grader_version": grader.version,
+        # What its grades say, where that isn't the name that the task gives it.
+        **({"grader_name": grader.name} if grader.name != spec.grader else {}),
         "prompt": plan.prompt,
         "prompt_sha256": plan.task.prompt_sha256(plan.prompt),
         "prompt_source": spec.prompts[plan.prompt].source,

@@ -64,7 +64,9 @@ def _task_of(
     tries = list(_tries(run, task_id, graders, signals))
     stored = plan.as_json()
     protocol = {key: stored.get(key) for key in PROTOCOL}
-    protocol["grader"] = sorted(graders) or [f"{plan.grader} {plan.grader_version}"]
+    protocol["grader"] = sorted(graders) or [
+        f"{plan.grader_name or plan.grader} {plan.grader_version}"
+    ]
     if plan.is_generated:
         protocol.update({f"sampling.{k}": v for k, v in plan.sampling.as_json().items()})
     if never_as is not None:

@@ -68,6 +68,7 @@ class StoredPlan(StoredRecord):
     splits: tuple[str, ...] = ()
     grader: str
     grader_version: int = 1
+    grader_name: str | None = None  # as its grades have it; None: as the task has it
     prompt: str = "default"
     prompt_sha256: str | None = None
     prompt_source: str = ""
