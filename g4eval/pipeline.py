@@ -23,6 +23,7 @@ from g4eval.stats.summary import TaskSummary, summarise
 from g4eval.store.run_store import RunStore
 from g4eval.task.datasets import TaskData
 from g4eval.task.loader import Task
+from g4eval.withholding import Withholding
 
 SECONDS_A_LOOK = 1.0  # at the engine's capacity, while no answer ends
 
@@ -70,10 +71,12 @@ async def run_tasks(
     the plan's in its own order. Raises EngineError, SandboxError or StoreError where the engine,
     the sandbox or the disk gives up; what was finished is stored.
     """
-    async with graders.saving_to(store, watch) as grading:
+    withholding = Withholding({p.task.spec.id: p.samples for p in plan.tasks if p.task.spec.gated})
+    async with graders.saving_to(store, watch) as grading, withholding:
         asked = unanswered_requests(plan, store) if requests is None else requests
         async with aclosing(answers(asked, engine)) as answered:
-            async for answer in answered:
+            async for found in answered:
+                answer = withholding.answer(found)
                 if isinstance(answer, Attempt):
                     await store.add_attempt(answer)
                 else:

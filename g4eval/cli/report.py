@@ -31,7 +31,10 @@ def command(
 
     The first RUN is the baseline that the others are compared with.
     """
-    folders = [find_run(run, runs_dir_or_default(runs_dir)) for run in runs]
+    found = [find_run(run, runs_dir_or_default(runs_dir)) for run in runs]
+    folders = list({folder.resolve(): folder for folder in found}.values())
+    if len(folders) < len(found):
+        click.echo("a run that was named twice is shown once", err=True)
     if watch:
         _watch(folders, out, include_gated=include_gated)
     else:

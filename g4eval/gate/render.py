@@ -1,7 +1,9 @@
 """A verdict record as text for a terminal, Markdown for a CI summary, and JUnit XML."""
 
+import re
 from xml.etree import ElementTree as ET
 
+from g4eval.output import visible
 from g4eval.store.verdicts import StoredDetails, StoredLook, StoredPolicy, VerdictRecord
 
 # Keys that should be written down before the run; said first where they weren't.
@@ -36,18 +38,33 @@ def render_markdown(record: VerdictRecord) -> str:
     lines = [
         f"## {sign} g4eval gate: {record.verdict}",
         "",
-        f"`{record.baseline.run_id}` → `{record.candidate.run_id}`",
+        f"{_code(record.baseline.run_id)} → {_code(record.candidate.run_id)}",
         "",
-        _rules(record.policy) + ".",
+        _plain(_rules(record.policy)) + ".",
         "",
-        *(f"- {reason}" for reason in record.reasons),
+        *(f"- {_plain(reason)}" for reason in record.reasons),
     ]
     if record.tasks:
-        lines += ["", *_markdown_table(record), "", *_primary_lines(record)]
-    lines += ["", record.meaning, "", *(f"- {line}" for line in _layer_lines(record))]
-    lines += [f"- {note}" for note in _notes(record)]
-    lines += [f"- next: `{command}`" for command in record.next]
+        lines += ["", *_markdown_table(record), "", *map(_plain, _primary_lines(record))]
+    lines += ["", _plain(record.meaning), ""]
+    lines += [f"- {_plain(line)}" for line in (*_layer_lines(record), *_notes(record))]
+    lines += [f"- next: {_code(command)}" for command in record.next]
     return "\n".join(lines) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Return a text as Markdown that shows it: no HTML, link, image or second line of its own."""
+    text = " ".join(visible(text).split())
+    for sign, shown in (("&", "&amp;"), ("<", "&lt;"), ("[", "\\["), ("|", "\\|")):
+        text = text.replace(sign, shown)
+    return text
+
+
+def _code(text: str) -> str:
+    """Return a text as a code span, which a backtick in it doesn't end."""
+    text = " ".join(visible(text).split())
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence} {text} {fence}" if len(fence) > 1 else f"`{text}`"
 
 
 def render_junit(record: VerdictRecord) -> str:
@@ -66,7 +83,8 @@ def render_junit(record: VerdictRecord) -> str:
     cases += [
         (layer.layer, kinds.get(layer.says), "; ".join(layer.findings)) for layer in record.layers
     ]
-    for name, outcome, text in cases:
+    for name, outcome, said in cases:
+        text = visible(said)  # XML has no control characters
         case = ET.SubElement(suite, "testcase", classname="g4eval.gate", name=name)
         if outcome is not None:
             ET.SubElement(case, outcome, message=text)
@@ -158,7 +176,7 @@ def _task_table(record: VerdictRecord) -> list[str]:
 def _markdown_table(record: VerdictRecord) -> list[str]:
     head, *rows = _rows(record)
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
-    return lines + [f"| {' | '.join(row)} |" for row in rows]
+    return lines + [f"| {' | '.join(map(_plain, row))} |" for row in rows]
 
 
 def _primary_lines(record: VerdictRecord) -> list[str]:

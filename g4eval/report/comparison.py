@@ -94,7 +94,7 @@ class Comparison:
     @property
     def slug(self) -> str:
         """The pair as part of a file name."""
-        return f"{words.slug(self.base.run_id)}--{words.slug(self.candidate.run_id)}"
+        return f"{self.base.slug}--{self.candidate.slug}"
 
 
 def compare_runs(base: RunView, candidate: RunView) -> Comparison:
@@ -115,11 +115,11 @@ def comparison_data(comparison: Comparison) -> dict[str, Any]:
     return {
         "base": {
             "label": short_model(comparison.base.model),
-            "file": f"run-{words.slug(comparison.base.run_id)}.html",
+            "file": f"run-{comparison.base.slug}.html",
         },
         "candidate": {
             "label": short_model(comparison.candidate.model),
-            "file": f"run-{words.slug(comparison.candidate.run_id)}.html",
+            "file": f"run-{comparison.candidate.slug}.html",
         },
         "tasks": [
             {

@@ -19,13 +19,17 @@ TRUNCATED = 4
 DISAGREE = 8
 
 
-def write_run_data(run: RunView, out: Path, *, include_gated: bool) -> None:
-    """Write a run's index and shards below `out/data/<slug of the run id>/`."""
-    folder = out / "data" / slug(run.run_id)
+def write_run_data(run: RunView, out: Path, *, include_gated: bool) -> set[Path]:
+    """Write a run's index and shards below `out/data/<the run's name>/`; return the files."""
+    folder = out / "data" / run.slug
     folder.mkdir(parents=True, exist_ok=True)
     tasks = [_write_task(run, task, folder, include_gated=include_gated) for task in run.tasks]
-    index = {"run": run.run_id, "folder": f"data/{slug(run.run_id)}", "tasks": tasks}
+    index = {"run": run.run_id, "folder": f"data/{run.slug}", "tasks": tasks}
     (folder / "index.js").write_text(script_call("index", index), encoding="ascii")
+    shards = {
+        folder / f"{task['prefix']}-{number}.js" for task in tasks for number in task["shards"]
+    }
+    return {folder / "index.js", *shards}
 
 
 def hides_texts(task: TaskView, *, include_gated: bool) -> bool:

@@ -26,6 +26,8 @@ from g4eval.store.reader import RunReader, StoredRow, StoredTexts
 from g4eval.store.stored import Manifest
 from g4eval.store.verdicts import VerdictRecord
 
+MOST_SECONDS = 366 * 86_400  # an answer that took longer only had a clock that jumped
+
 
 def view_run(folder: Path) -> RunView:
     """Return the view of a run folder; raises StoreError where it can't be read."""
@@ -160,7 +162,7 @@ def _busy_seconds(rows: Iterable[StoredRow]) -> float:
     """Return the time in which at least one of these requests was under way."""
     busy, end = 0.0, 0.0
     for row in sorted(rows, key=lambda row: row.started_at):
-        if row.started_at and row.finished_at > end:
+        if row.started_at and end < row.finished_at < row.started_at + MOST_SECONDS:
             busy += row.finished_at - max(row.started_at, end)
             end = row.finished_at
     return busy
@@ -204,7 +206,7 @@ def _repeat_texts(row: StoredTexts, prompt: bytes | None) -> RepeatTexts:
         tests=tuple(_tests(details)),
         prompt_tokens=row.prompt_tokens,
         reasoning_tokens=row.reasoning_tokens,
-        seconds=seconds if seconds > 0 else None,
+        seconds=seconds if 0 < seconds < MOST_SECONDS else None,
     )
 
 

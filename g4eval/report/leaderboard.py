@@ -15,6 +15,7 @@ from g4eval.report.published import PublishedScore, primary_score, protocol_of
 from g4eval.report.reproduction import (
     Reproduction,
     ReproductionResult,
+    other_set,
     reproduce,
     wilson_interval,
 )
@@ -51,13 +52,38 @@ class ScoreRow:
     @property
     def anchor(self) -> str:
         """The id of this row's explanation in the page."""
-        return f"{words.slug(self.run.run_id)}--{words.slug(self.task.task_id)}"
+        return f"{self.run.slug}--{words.slug(self.task.task_id)}"
 
     @property
     def over_reference(self) -> float | None:
-        """Our value minus the reference's, as a fraction."""
+        """Our value minus the reference's, as a fraction; None: not the same questions."""
         value = self.task.measurement.estimate.value
-        return None if self.reference is None or math.isnan(value) else value - self.reference.value
+        if self.reference is None or math.isnan(value) or self.part:
+            return None
+        if other_set(self.task.measurement, protocol_of(self.reference)):
+            return None
+        return value - self.reference.value
+
+    @property
+    def part(self) -> str:
+        """How much of the task was measured, where it wasn't all: "5 of 30"; "" where it was."""
+        measured = self.task.measurement
+        n, full = measured.estimate.n_samples, measured.n_samples_full
+        if n < full:
+            return f"{n:,} of {full:,}"
+        return "partial" if measured.is_partial else ""
+
+    @property
+    def is_other_set(self) -> bool:
+        """Whether the published score is of other questions."""
+        return bool(other_set(self.task.measurement, self.result.protocol))
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What stands beside the number wherever it is shown."""
+        part = self.part if self.part in ("", "partial") else f"partial: {self.part}"
+        other = "another question set than the published" if self.is_other_set else ""
+        return tuple(text for text in (part, other) if text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +133,7 @@ def build_leaderboard(runs: Sequence[RunView]) -> Leaderboard:
             tasks.setdefault(task.task_id, task)
     front = {task_id: _front(runs, task_id) for task_id in tasks}
     rows = tuple(
-        _score_row(run, task, in_front=run.run_id in front[task.task_id])
+        _score_row(run, task, in_front=run.slug in front[task.task_id])
         for run in runs
         for task in run.tasks
     )
@@ -115,12 +141,25 @@ def build_leaderboard(runs: Sequence[RunView]) -> Leaderboard:
         Column(
             task_id=task_id,
             title=task.title,
-            subtitle=f"{task.measurement.metric}, {task.measurement.n_samples_full:,} questions",
+            subtitle=f"{task.measurement.metric}, {_questions(rows, task_id)}",
             reference=_reference(task),
         )
         for task_id, task in tasks.items()
     )
     return Leaderboard(columns=columns, runs=tuple(runs), rows=rows)
+
+
+def _questions(rows: Sequence[ScoreRow], task_id: str) -> str:
+    """Say how many questions a column is about: those that were measured, of how many."""
+    measured = [row.task.measurement for row in rows if row.task.task_id == task_id]
+    if len({(m.n_samples_full, m.release) for m in measured}) > 1:
+        return "different question sets"
+    counts = sorted({m.estimate.n_samples for m in measured})
+    full = measured[0].n_samples_full
+    if counts[0] >= full:
+        return f"{full:,} questions"
+    some = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+    return f"{some} of {full:,} questions"
 
 
 def score_table(leaderboard: Leaderboard) -> "pd.DataFrame":
@@ -182,15 +221,16 @@ def _front(runs: Sequence[RunView], task_id: str) -> set[str]:
 
     The two intervals are combined as in a reproduction; partial and scripted runs don't lead.
     """
-    scores = [
-        (run.run_id, task.measurement.estimate)
+    measured = [
+        (run.slug, task.measurement)
         for run in runs
         if (task := run.task(task_id)) is not None
         and not task.measurement.is_partial
         and not math.isnan(task.measurement.estimate.value)
     ]
-    if len(scores) < 2:
-        return set()
+    scores = [(name, measurement.estimate) for name, measurement in measured]
+    if len(scores) < 2 or len({(m.n_samples_full, m.release) for _, m in measured}) > 1:
+        return set()  # a single one, or scores on different questions
     _, best = max(scores, key=lambda pair: pair[1].value)
     top = interval_or_point(best.value, best.interval)
     tied = set()
@@ -204,7 +244,10 @@ def _front(runs: Sequence[RunView], task_id: str) -> set[str]:
 
 def _panel(leaderboard: Leaderboard, column: Column) -> dict[str, Any]:
     rows = [row for row in leaderboard.rows if row.task.task_id == column.task_id]
-    reference = column.reference
+    same = any(
+        not other_set(r.task.measurement, protocol_of(r.reference)) for r in rows if r.reference
+    )
+    reference = column.reference if same else None
     names = [short_model(row.run.model) for row in rows]
     return {
         "task": column.title,
@@ -213,7 +256,7 @@ def _panel(leaderboard: Leaderboard, column: Column) -> dict[str, Any]:
         if reference is None
         else {"label": REFERENCE_NAME, "value": 100 * reference.value},
         "rows": [
-            _chart_row(row, name if names.count(name) == 1 else row.run.run_id)
+            _chart_row(row, name if names.count(name) == 1 else row.run.label)
             for row, name in zip(rows, names, strict=True)
         ],
     }
@@ -224,6 +267,8 @@ def _chart_row(row: ScoreRow, label: str) -> dict[str, Any]:
     own = interval_or_point(estimate.value, estimate.interval)
     wide = interval_or_point(estimate.value, estimate.interval_super)
     theirs = row.result.published_interval
+    if row.is_other_set:  # no point of comparison
+        published = theirs = None
     values = {
         "value": estimate.value,
         "low": own.low,
@@ -236,7 +281,7 @@ def _chart_row(row: ScoreRow, label: str) -> dict[str, Any]:
     }
     return {
         "run": row.run.run_id,
-        "label": label,
+        "label": f"{label} ({', '.join(row.caveats)})" if row.caveats else label,
         "verdict": row.result.verdict.value,
         **{name: _finite_percent(value) for name, value in values.items()},
     }
@@ -255,8 +300,8 @@ def _csv_row(row: ScoreRow) -> dict[str, Any]:
     measured = row.task.measurement
     estimate = measured.estimate
     own, wide = estimate.interval, estimate.interval_super
-    return {
-        "run_id": row.run.run_id,
+    cells = {
+        "run_id": row.run.label,
         "model": row.run.model,
         "engine": row.run.engine,
         "task": row.task.task_id,
@@ -279,13 +324,25 @@ def _csv_row(row: ScoreRow) -> dict[str, Any]:
         "if_truncated_right": estimate.if_truncated_right,
         "if_truncated_left_out": estimate.if_truncated_left_out,
         **_csv_comparison(row.result),
-        "gemma_3_27b_published": row.reference and row.reference.value,
+        "questions_of_the_task": measured.n_samples_full,
+        "caveats": "; ".join(row.caveats),
+        "gemma_3_27b_published": None
+        if row.reference is None or row.over_reference is None
+        else row.reference.value,
         "tokens_mean": row.tokens.mean,
         "tokens_median": row.tokens.median,
         "tokens_p95": row.tokens.p95,
         "tokens_per_second": row.task.tokens_per_second,
         "hours": row.task.hours,
     }  # fmt: skip
+    return {name: _inert(value) for name, value in cells.items()}
+
+
+def _inert(value: Any) -> Any:
+    """Keep a spreadsheet from taking a text for a formula."""
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
+        return f"'{value}"
+    return value
 
 
 def _csv_comparison(result: ReproductionResult) -> dict[str, Any]:

@@ -178,11 +178,11 @@ def _reasons(
         reasons.append(f"{estimate.n_ungraded} of {answers} answers are ungraded")
     if measurement.metric not in _SAME_METRIC or is_harmonic(published.metric):
         reasons.append(f"{measurement.metric} is not {published.metric}")
-    reasons += _other_set(measurement, protocol)
+    reasons += other_set(measurement, protocol)
     return tuple(reasons)
 
 
-def _other_set(measurement: Measurement, protocol: PublishedProtocol | None) -> list[str]:
+def other_set(measurement: Measurement, protocol: PublishedProtocol | None) -> list[str]:
     """Compare the question sets: the release by name, and by its number of samples."""
     if protocol is None or protocol.n_samples is None:
         return []

@@ -10,14 +10,14 @@ import hashlib
 import shutil
 from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from g4eval.bundled import bundled_dir
-from g4eval.errors import UsageError
+from g4eval.errors import StoreError, UsageError
 from g4eval.report import words
 from g4eval.report.comparison import Comparison, compare_runs, comparison_data
 from g4eval.report.explorer import hides_texts, write_run_data
@@ -39,7 +39,10 @@ from g4eval.report.published import (
 from g4eval.report.shards import script_call
 from g4eval.report.views import RunView
 
-MARKER = ".g4eval-report"  # a folder that holds it may be written again
+# A folder that holds it is ours: it may be written again, and what an earlier report left in it is
+# removed. It says whether texts of gated tasks may be there.
+MARKER = ".g4eval-report"
+WITHOUT_GATED = "no texts of gated tasks\n"
 
 # The one style sheet that Observable Plot puts into each of its drawings, with our class name.
 PLOT_STYLE = """:where(.chart) {
@@ -86,21 +89,48 @@ def build_report(runs: Sequence[RunView], out: Path, options: ReportOptions) -> 
 
     Raises UsageError where `out` holds something that isn't a report.
     """
-    _prepare(out)
+    runs = told_apart(runs)
+    try:
+        _prepare(out, options)
+        written = _write_all(runs, out, options)
+        _remove_stale(out, written)
+        if not options.include_gated:
+            (out / MARKER).write_text(WITHOUT_GATED)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StoreError(f"the report can't be written: {reason}", where=out) from error
+
+
+def told_apart(runs: Sequence[RunView]) -> tuple[RunView, ...]:
+    """Number the runs whose ids make one file name, so that none is written over another."""
+    seen: dict[str, int] = {}
+    found = []
+    for run in runs:
+        name = words.slug(run.run_id).lower()  # some file systems know no capitals
+        seen[name] = seen.get(name, 0) + 1
+        found.append(replace(run, nth=seen[name]))
+    return tuple(found)
+
+
+def _write_all(runs: Sequence[RunView], out: Path, options: ReportOptions) -> set[Path]:
+    """Write everything; return the files."""
     leaderboard = build_leaderboard(runs)
     comparisons = [compare_runs(runs[0], other) for other in runs[1:]]
-    for run in runs:
-        write_run_data(run, out, include_gated=options.include_gated)
     data = out / "data"
+    written = {data / "leaderboard.js", data / "live.js", out / "leaderboard.csv"}
+    for run in runs:
+        written |= write_run_data(run, out, include_gated=options.include_gated)
     _write(data / "leaderboard.js", script_call("leaderboard", chart_data(leaderboard)))
     for comparison in comparisons:
-        name = f"compare-{comparison.slug}"
-        _write(data / f"{name}.js", script_call("comparison", comparison_data(comparison)))
+        path = data / f"compare-{comparison.slug}.js"
+        _write(path, script_call("comparison", comparison_data(comparison)))
+        written.add(path)
     score_table(leaderboard).to_csv(
         out / "leaderboard.csv", index=False, float_format="%.6g", lineterminator="\n"
     )
-    _write_pages(out, leaderboard, comparisons, options)
+    written |= _write_pages(out, leaderboard, comparisons, options)
     _write(data / "live.js", script_call("live", live_state(runs, options)))
+    return written
 
 
 def live_state(runs: Sequence[RunView], options: ReportOptions) -> dict[str, Any]:
@@ -116,16 +146,39 @@ def live_state(runs: Sequence[RunView], options: ReportOptions) -> dict[str, Any
     }
 
 
-def _prepare(out: Path) -> None:
-    if out.is_dir() and any(out.iterdir()) and not (out / MARKER).is_file():
+def _prepare(out: Path, options: ReportOptions) -> None:
+    """Make the folder ours, and take gated texts of an earlier report away before all else."""
+    if out.exists() and not out.is_dir():
+        raise UsageError("is not a folder", where=out, hint="give --out a new folder")
+    marker = out / MARKER
+    if out.is_dir() and any(out.iterdir()) and not marker.is_file():
         raise UsageError(
             "the folder isn't empty and isn't a report",
             where=out,
             hint="give --out a new folder",
         )
-    (out / "data").mkdir(parents=True, exist_ok=True)
-    (out / MARKER).touch()
+    data = out / "data"
+    if data.is_symlink():
+        raise UsageError("is a link, not a report's folder", where=data, hint="remove the link")
+    if marker.is_file() and marker.read_text() != WITHOUT_GATED and not options.include_gated:
+        shutil.rmtree(data, ignore_errors=False)
+    data.mkdir(parents=True, exist_ok=True)
+    if options.include_gated:
+        marker.write_text("")  # texts of gated tasks may be here from now on
+    elif not marker.is_file():
+        marker.write_text(WITHOUT_GATED)
     shutil.copytree(bundled_dir("reports/static"), out / "static", dirs_exist_ok=True)
+
+
+def _remove_stale(out: Path, written: set[Path]) -> None:
+    """Remove what an earlier report wrote and this one didn't; other people's files stay."""
+    pages = [*out.glob("run-*.html"), *out.glob("compare-*.html")]
+    data = [path for path in (out / "data").rglob("*") if not path.is_dir() or path.is_symlink()]
+    for path in {*pages, *data} - written:
+        path.unlink()
+    for folder in sorted((out / "data").rglob("*"), reverse=True):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _write_pages(
@@ -133,12 +186,14 @@ def _write_pages(
     leaderboard: Leaderboard,
     comparisons: Sequence[Comparison],
     options: ReportOptions,
-) -> None:
+) -> set[Path]:
     environment = _environment(leaderboard, comparisons, options)
+    written = set()
 
     def page(file: str, template: str, **context: Any) -> None:
         text = environment.get_template(template).render(file=file, **context)
         _write(out / file, text)
+        written.add(out / file)
 
     page("index.html", "leaderboard.html.j2", board=leaderboard)
     for run in leaderboard.runs:
@@ -155,11 +210,12 @@ def _write_pages(
         protocols=protocols,
     )
     page("methods.html", "methods.html.j2")
+    return written
 
 
 def run_file(run: RunView) -> str:
     """Return the name of a run's page."""
-    return f"run-{words.slug(run.run_id)}.html"
+    return f"run-{run.slug}.html"
 
 
 def _environment(
@@ -199,7 +255,7 @@ def _environment(
 
 
 def _run_link(run: RunView) -> dict[str, str]:
-    return {"file": run_file(run), "label": short_model(run.model), "note": run.run_id}
+    return {"file": run_file(run), "label": short_model(run.model), "note": run.label}
 
 
 def _comparison_link(comparison: Comparison) -> dict[str, str]:
@@ -207,7 +263,7 @@ def _comparison_link(comparison: Comparison) -> dict[str, str]:
     return {
         "file": f"compare-{comparison.slug}.html",
         "label": f"{short_model(candidate.model)} against {short_model(base.model)}",
-        "note": f"{candidate.run_id} against {base.run_id}",
+        "note": f"{candidate.label} against {base.label}",
     }
 
 

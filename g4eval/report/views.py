@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from g4eval.records import Estimate, Interval, Json, Outcome
 from g4eval.report.reproduction import Measurement
+from g4eval.report.words import slug
 from g4eval.store.verdicts import VerdictRecord
 
 
@@ -134,6 +135,18 @@ class RunView:
     is_finished: bool = True
     gate_verdicts: tuple[VerdictRecord, ...] = ()  # this run as the candidate
     read_texts: Callable[[str], Iterator[SampleTexts]]  # of a task, samples in the view's order
+    nth: int = 1  # of the runs in one report whose ids make one file name
+
+    @property
+    def slug(self) -> str:
+        """The run as part of a file name, its own within a report."""
+        name = slug(self.run_id)
+        return name if self.nth == 1 else f"{name}.{self.nth}"
+
+    @property
+    def label(self) -> str:
+        """The run's id, told apart from another of the same id."""
+        return self.run_id if self.nth == 1 else f"{self.run_id} ({self.nth})"
 
     def task(self, task_id: str) -> TaskView | None:
         """Return the task of that id; None: the run hasn't it."""

@@ -61,7 +61,10 @@ def moment(seconds: float) -> str:
     """Seconds since the epoch as a UTC date and time; a dash for 0, which is unknown."""
     if not seconds:
         return NOTHING
-    return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
+    try:
+        return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
+    except (ValueError, OverflowError, OSError):  # a clock that was years out of any range
+        return f"{NOTHING} (a time out of range)"
 
 
 def slug(name: str) -> str:

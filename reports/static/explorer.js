@@ -267,10 +267,36 @@
     return undefined;
   }
 
+  // Turn to the list's page that holds a sample; filters that hide it stay as they are.
+  function bringIntoList(row) {
+    const at = shown.indexOf(row);
+    if (at < 0) return;
+    if (Math.floor(at / PAGE) !== page) {
+      page = Math.floor(at / PAGE);
+      renderList();
+    }
+    const link = list.querySelectorAll(".samples a")[at % PAGE];
+    if (link && list.offsetParent !== null) {
+      const [top, bottom] = [link.offsetTop - list.offsetTop, link.offsetTop - list.offsetTop + link.offsetHeight];
+      if (top < list.scrollTop || bottom > list.scrollTop + list.clientHeight) list.scrollTop = top - list.clientHeight / 3;
+    }
+  }
+
+  function partsOf(hash) {
+    try {
+      return hash.startsWith("#/") ? hash.slice(2).split("/").map(decodeURIComponent) : [];
+    } catch {
+      return []; // no address of ours
+    }
+  }
+
   function route(focus) {
-    const parts = location.hash.startsWith("#/") ? location.hash.slice(2).split("/").map(decodeURIComponent) : [];
+    const parts = partsOf(location.hash);
     const row = parts.length >= 2 ? rows.find((r) => r.task.id === parts[0] && r.id === parts[1]) : undefined;
-    if (row) return show(row, Number(parts[2]) || 0, focus);
+    if (row) {
+      bringIntoList(row);
+      return show(row, Number(parts[2]) || 0, focus);
+    }
     open = null;
     box.classList.remove("open");
     detail.replaceChildren();
@@ -292,7 +318,10 @@
     rows = index.tasks.flatMap(flatten);
     buildFilters();
     apply();
-    route(false);
+    // A link from another page opens its sample, and brings it into view.
+    Promise.resolve(route(false)).then(() => {
+      if (open !== null) (list.offsetParent === null ? detail : box).scrollIntoView({ block: "start" });
+    });
     box.dataset.ready = "true";
   });
 })();

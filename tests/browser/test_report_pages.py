@@ -310,3 +310,19 @@ def test_texts_are_loaded_only_when_a_sample_is_opened(opened, report):
     page.goto((report / RUN).as_uri() + SAMPLE)
     page.wait_for_selector("#detail mark")
     assert len([url for url in view.requests if "aime26-0.js" in url]) == 1
+
+
+def test_a_link_from_compare_brings_its_sample_into_view(opened, report):
+    page = opened(width=1440, height=900).open(next(report.glob("compare-*.html")))
+    page.click(".flips .both a >> nth=1")
+    page.wait_for_selector("#detail h3")
+    name = page.inner_text("#detail h3")
+    for selector in ("#detail h3", '.samples a[aria-current="true"]'):
+        page.wait_for_function(
+            """(selector) => {
+              const box = document.querySelector(selector)?.getBoundingClientRect();
+              return box && box.top >= 0 && box.bottom <= innerHeight;
+            }""",
+            arg=selector,
+        )
+    assert page.inner_text('.samples a[aria-current="true"] .id') == name

@@ -22,7 +22,7 @@ ORDER = [
     {"stats"},
     {"store"},
     {"graders"},
-    {"sandbox", "engines"},
+    {"sandbox", "engines", "withholding"},
     {"task"},
     {"responses"},
     {"fingerprint", "profile", "profiles", "jsonlines", "bounded_jinja"},

@@ -113,3 +113,28 @@ def test_unknown_facts_are_listed():
     base = replace(base, facts={**base.facts, "kv_cache_dtype": "unknown"})
     text = render_text(decide_once(base, candidate, GatePolicy(), now=NOW).record, was_stored=False)
     assert "(unknown in both: kv_cache_dtype)" in text
+
+
+HOSTILE = "<img src=x onerror=alert(1)>![x](http://e.example/x)|\x1b[2J"
+
+
+def test_a_summary_shows_names_and_runs_none_of_them():
+    base = replace(arm({"demo": drawn(0.8)}), run_id="b`a`se<script>\n# heading")
+    candidate = arm({"demo": drawn(0.8, seed=3)}, seed=1, run_id="c", model=HOSTILE, dtype="x")
+    text = render_markdown(decide_once(base, candidate, GatePolicy(), now=NOW).record)
+    assert "<img" not in text
+    assert "![x]" not in text
+    assert "\x1b" not in text
+    assert "`` b`a`se<script> # heading ``" in text
+    assert "\n# heading" not in text
+
+
+def test_junit_is_xml_whatever_a_server_named_its_model():
+    base, candidate = pair(0.8, 0.8)
+    tasks = {"demo\x1b\x00\ud800": candidate.tasks["demo"]}
+    record = decide_once(base, replace(candidate, tasks=tasks), GatePolicy(), now=NOW).record
+    assert record.verdict == "INVALID"
+    shown = ET.fromstring(render_junit(record))
+    assert "\\u001b\\u0000" in "".join(e.get("message", "") for e in shown.iter()) or "x1b" in str(
+        [e.attrib for e in shown.iter()]
+    )

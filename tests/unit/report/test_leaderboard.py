@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from g4eval.report.leaderboard import build_leaderboard, chart_data, score_table, short_model
-from tests.unit.report.cases import aime, estimate, known
+from tests.unit.report.cases import aime, estimate, known, livecodebench
 from tests.unit.report.synthetic import run_view
 
 
@@ -102,3 +102,50 @@ def test_a_score_of_nothing_is_drawn_nowhere():
 )
 def test_short_names_of_models(model, name):
     assert short_model(model) == name
+
+
+def test_a_part_of_a_task_is_marked_wherever_its_number_stands():
+    partial = scored("p", 0.45, 0.2, 0.7, is_partial=True)
+    measured = partial.tasks[0].measurement
+    few = replace(measured, estimate=replace(measured.estimate, n_samples=5))
+    run = run_with("p", few)
+    board = build_leaderboard([run])
+    (row,) = board.rows
+    assert row.part == "5 of 30"
+    assert board.columns[0].subtitle.endswith("5 of 30 questions")
+    assert "partial: 5 of 30" in chart_data(board)["panels"][0]["rows"][0]["label"]
+    assert score_table(board)["caveats"][0] == "partial: 5 of 30"
+    assert row.over_reference is None
+
+
+def test_no_difference_is_printed_between_different_question_sets():
+    run = run_view("l", shares={"livecodebench_v6": 0.5}, limit=2)
+    other = livecodebench(n_samples=791, release="all windows (791 samples)")
+    run = replace(run, tasks=(replace(run.tasks[0], measurement=other),))
+    board = build_leaderboard([run])
+    (row,) = board.rows
+    assert row.is_other_set
+    assert row.over_reference is None
+    panel = chart_data(board)["panels"][0]
+    assert panel["reference"] is None
+    assert panel["rows"][0]["published"] is None
+    assert "another question set" in panel["rows"][0]["label"]
+    assert score_table(board)["gemma_3_27b_published"][0] is None
+
+
+def test_runs_on_different_question_sets_share_a_column_and_no_front():
+    runs = []
+    for name, n, release in (("a", 175, "v6 increment"), ("b", 791, "all windows")):
+        run = run_view(name, shares={"livecodebench_v6": 0.5}, limit=2)
+        measured = livecodebench(n_samples=n, release=release)
+        runs.append(replace(run, tasks=(replace(run.tasks[0], measurement=measured),)))
+    board = build_leaderboard(runs)
+    assert board.columns[0].subtitle.endswith("different question sets")
+    assert not any(row.in_front for row in board.rows)
+
+
+@pytest.mark.parametrize("name", ["=HYPERLINK(1)", "+1", "-1+1", "@SUM(1)", "\t=1"])
+def test_no_cell_of_the_csv_is_a_formula(name):
+    table = score_table(build_leaderboard([scored(name, 0.5, 0.4, 0.6)]))
+    assert table["run_id"][0] == f"'{name}"
+    assert table["difference"][0] < 0  # a number, its sign kept

@@ -1,11 +1,13 @@
 import filecmp
 import json
 import re
+from base64 import b64encode
 from dataclasses import replace
 
 import pytest
 
-from g4eval.errors import UsageError
+from g4eval.errors import StoreError, UsageError
+from g4eval.report import site
 from g4eval.report.site import ReportOptions, build_report, content_security_policy, run_file
 from g4eval.report.views import RepeatTexts, SampleTexts
 from g4eval.store.schema import pack_text
@@ -168,3 +170,88 @@ def test_a_run_without_a_single_grade_is_still_a_report(tmp_path):
     whole = replace(run, tasks=(empty,), read_texts=lambda task_id: iter(()))
     build_report([whole, replace(whole, run_id="other")], tmp_path, ReportOptions())
     assert "nan" not in (tmp_path / "index.html").read_text("utf-8").lower()
+
+
+def test_a_report_without_gated_texts_leaves_none_of_an_earlier_one(tmp_path):
+    out = tmp_path / "report"
+    build_report([gated_run()], out, ReportOptions(include_gated=True))
+    with_texts = pack_text(SECRET)
+    assert b64encode(with_texts) in every_byte(out)
+    build_report([gated_run()], out, ReportOptions())
+    assert SECRET.encode() not in every_byte(out)
+    assert b64encode(with_texts) not in every_byte(out)
+
+
+def test_a_report_of_other_runs_leaves_nothing_of_the_first(tmp_path):
+    out = tmp_path / "report"
+    build_report([gated_run(), *three_runs()[:1]], out, ReportOptions(include_gated=True))
+    other = three_runs()[2]
+    build_report([other], out, ReportOptions(include_gated=True))
+    assert b64encode(pack_text(SECRET)) not in every_byte(out)
+    fresh = tmp_path / "fresh"
+    build_report([other], fresh, ReportOptions(include_gated=True))
+    assert files_of(out) == files_of(fresh)
+
+
+def test_gated_texts_go_before_anything_new_is_written(tmp_path, monkeypatch):
+    """Killed in the middle, a report without --include-gated has removed what was gated."""
+    out = tmp_path / "report"
+    build_report([gated_run()], out, ReportOptions(include_gated=True))
+    monkeypatch.setattr(site, "_write_all", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        build_report([gated_run()], out, ReportOptions())
+    assert b64encode(pack_text(SECRET)) not in every_byte(out)
+
+
+def test_a_report_of_an_older_g4eval_may_hold_gated_texts(tmp_path):
+    out = tmp_path / "report"
+    build_report([gated_run()], out, ReportOptions(include_gated=True))
+    (out / ".g4eval-report").write_text("")
+    build_report([three_runs()[0]], out, ReportOptions())
+    assert b64encode(pack_text(SECRET)) not in every_byte(out)
+
+
+def test_other_peoples_files_in_the_folder_stay(tmp_path):
+    out = tmp_path / "report"
+    build_report([three_runs()[0]], out, ReportOptions())
+    (out / "notes.txt").write_text("mine")
+    build_report([three_runs()[1]], out, ReportOptions())
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("names", [("same", "same"), ("a/b", "a-b"), ("Run", "run")])
+def test_runs_whose_ids_make_one_file_name_have_pages_of_their_own(tmp_path, names):
+    out = tmp_path / "report"
+    runs = [replace(run, run_id=name) for run, name in zip(three_runs(), names, strict=False)]
+    build_report(runs, out, ReportOptions())
+    pages_of_runs = sorted(out.glob("run-*.html"))
+    assert len(pages_of_runs) == 2
+    texts = [page.read_text("utf-8") for page in pages_of_runs]
+    shown = {re.findall(r"<h1>(\S+)", text)[0] for text in texts}
+    assert shown == {run.model.rpartition("/")[2] for run in runs}
+    indexes = {re.findall(r'data-index="([^"]+)"', text)[0] for text in texts}
+    assert len(indexes) == 2
+    assert all((out / index).is_file() for index in indexes)
+    assert len(list(out.glob("compare-*.html"))) == 1
+
+
+def test_a_report_onto_a_file_is_refused(tmp_path):
+    out = tmp_path / "report"
+    out.write_text("mine")
+    with pytest.raises(UsageError, match="is not a folder"):
+        build_report([three_runs()[0]], out, ReportOptions())
+    assert out.read_text() == "mine"
+    with pytest.raises(StoreError, match="the report can't be written"):
+        build_report([three_runs()[0]], out / "below", ReportOptions())
+
+
+@pytest.mark.parametrize("seconds", [1e15, 31_690_708 * 31_556_952, 1e300, float("inf"), -1e15])
+def test_a_clock_out_of_range_is_no_end_of_a_report(tmp_path, seconds):
+    run = replace(three_runs()[0], updated_at=seconds)
+    build_report([run], tmp_path / "report", ReportOptions())
+    page = (tmp_path / "report" / run_file(run)).read_text("utf-8")
+    assert "a time out of range" in page
+
+
+def files_of(folder):
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
