@@ -27,6 +27,7 @@ _STAMPED = struct.Struct(">cIIIddddc")
 _SETUP_SECONDS = 30.0  # of ours, before the submission's first line, on a machine that is busy
 _GRACE_SECONDS = 2.0  # an alarm's delivery, a big result's encoding
 _LEAST_SECONDS = 0.05  # between two looks at a clock that others slow down
+_FINAL_SHARE = 0.9  # of the limit: who had that much of its own at the bound is over time
 _ALARM_SHARE = 0.75  # of the limit: an alarm before that is not ours
 _SMALL_BYTES = 1 << 16  # a frame without output
 _TIMED_KINDS = frozenset({b"C", b"O", b"V", b"X", b"S"})
@@ -221,7 +222,7 @@ class Run:
         """Return the seconds of its own after which a run at its bound is over time."""
         if time.monotonic() < self._end:
             return math.inf
-        return self._limit * (2 if self.turns.state == LOADING else 1)
+        return _FINAL_SHARE * self._limit * (2 if self.turns.state == LOADING else 1)
 
     def _stamped(self, batch: list[tuple[bytes, int, memoryview]]) -> Parts:
         """Return a batch as the host gets it, its time on the last test, else on "ready"."""

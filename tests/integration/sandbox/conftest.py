@@ -2,7 +2,10 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -43,6 +46,19 @@ def function(code: str, *pairs: tuple[str, str], **fields) -> CodeJob:
     """Return a job that calls `f` of class Solution."""
     tests = tuple(CodeTest(input=i, output=o, testtype="functional") for i, o in pairs)
     return CodeJob(job_id="job", code=code, tests=tests, fn_name="f", **fields)
+
+
+@contextmanager
+def burning(count: int) -> Iterator[None]:
+    """Run so many processes that want a core all the time."""
+    command = [sys.executable, "-c", "while True: pass"]
+    processes = [subprocess.Popen(command) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 HONEST = program("print(int(input()) * 2)", ("3", "6"), ("4", "8"), job_id="honest")

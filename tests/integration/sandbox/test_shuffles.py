@@ -5,10 +5,6 @@ One order in CI; ten orders, one slot and two, quiet and with both cores burnt, 
 
 import json
 import random
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +13,7 @@ import pytest
 from g4eval.bundled import bundled_dir
 from g4eval.cli.judge import read_jobs
 from g4eval.sandbox.base import CodeJob, Reading
+from tests.integration.sandbox.conftest import burning
 from tests.integration.sandbox.test_attacks import ATTACKS, attack
 
 pytestmark = pytest.mark.docker
@@ -55,19 +52,6 @@ def shuffled(seed: int, hostile: list[CodeJob]) -> tuple[list[CodeJob], dict[str
     return jobs, wanted
 
 
-@contextmanager
-def burnt(burners: int) -> Iterator[None]:
-    """Keep processes outside the containers that want every core all the time."""
-    command = [sys.executable, "-c", "while True: pass"]
-    processes = [subprocess.Popen(command) for _ in range(burners)]
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-
-
 def moved(judge, seed: int, hostile: list[CodeJob]) -> list[tuple[str, str, str]]:
     """Return each honest job with another verdict than it has alone, and each attack judged AC."""
     jobs, wanted = shuffled(seed, hostile)
@@ -89,5 +73,5 @@ def test_attacks_move_no_honest_verdict(make_judge) -> None:
 @pytest.mark.parametrize("slots", [1, 2])
 @pytest.mark.parametrize("seed", range(10))
 def test_attacks_move_no_honest_verdict_in_any_order(make_judge, seed, slots, burners) -> None:
-    with burnt(burners):
+    with burning(burners):
         assert moved(make_judge(slots=slots), seed, attacks(quick=False)) == []
