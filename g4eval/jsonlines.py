@@ -17,6 +17,7 @@ def read_json_lines(
     error: type[G4EvalError] = UsageError,
     unique_keys: bool = False,
     most_bytes: int | None = None,
+    name: str | None = None,
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line number from 1, object) for each line that isn't blank; `.gz` is unpacked.
 
@@ -25,16 +26,18 @@ def read_json_lines(
         error: what to raise.
         unique_keys: refuse an object with one key twice, of which json would take the last.
         most_bytes: refuse a longer line, before it is read whole; None: any length.
+        name: what errors call the file, where it is a copy; None: its path.
 
     Raises `error`, with file and line, for what can't be read, isn't JSON or isn't an object.
     """
     parse = json.JSONDecoder(object_pairs_hook=_unique).decode if unique_keys else json.loads
     number = 0
+    name = name or str(path)
     try:
         with _open(path) as lines:
             while line := lines.readline(-1 if most_bytes is None else most_bytes + 1):
                 number += 1
-                where = f"{path}:{number}"
+                where = f"{name}:{number}"
                 if most_bytes is not None and len(line) > most_bytes:
                     raise error(f"is longer than {most_bytes:,} bytes", where=where)
                 if number == 1:
@@ -43,7 +46,7 @@ def read_json_lines(
                     yield number, _parsed(line, parse, error, where)
     except (OSError, EOFError, zlib.error) as cause:
         reason = getattr(cause, "strerror", None) or str(cause)
-        raise error(f"can't be read: {reason}", where=path) from cause
+        raise error(f"can't be read: {reason}", where=name) from cause
 
 
 def _parsed(

@@ -1,9 +1,12 @@
 """`g4eval judge`: code jobs in, verdicts out, in the same order."""
 
 import asyncio
+import shutil
 import sys
+import tempfile
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,9 @@ from g4eval.sandbox.docker_pool import DockerSandbox, PoolOptions
 _IN_FLIGHT = 256
 _KEYS = {"id", "code", "tests", "fn_name", "time_limit_seconds"}
 _MAX_SECONDS = 600.0
+_MAX_LINE_BYTES = 1 << 30
+_TEST_TYPES = ("stdin", "functional")
+_STDIN = Path("-")
 
 
 @click.command(name="judge")
@@ -30,16 +36,34 @@ _MAX_SECONDS = 600.0
 def command(
     *, file: Path, slots: int | None, fair: bool, runtime: str | None, details: bool
 ) -> None:
-    """Run the code jobs of FILE, one JSON object a line, in the sandbox.
+    """Run the code jobs of FILE (- for standard input), one JSON object a line, in the sandbox.
 
     A line: {"id", "code", "tests": [{"input", "output", "testtype"}], "fn_name"?,
     "time_limit_seconds"?}. All lines are checked before the first job runs.
     """
     reading = Reading.FAIR if fair else Reading.OFFICIAL
-    for _ in read_jobs(file, reading):  # every line is right, or nothing is run
-        pass
     options = PoolOptions(slots=slots, runtime=runtime)
-    interrupts.run(_judge(read_jobs(file, reading), options, details=details))
+    with _readable_twice(file) as copy:
+        for _ in read_jobs(copy, reading, name=str(file)):  # every line is right, or none is run
+            pass
+        jobs = read_jobs(copy, reading, name=str(file))
+        interrupts.run(_judge(jobs, options, details=details))
+
+
+@contextmanager
+def _readable_twice(file: Path) -> Iterator[Path]:
+    """Yield a file of the same content that can be read twice: of a pipe or device, a copy."""
+    if file != _STDIN and (file.is_file() or file.is_dir() or not file.exists()):
+        yield file
+        return
+    with tempfile.NamedTemporaryFile(prefix="g4eval-judge-", suffix=file.suffix) as copy:
+        try:
+            with nullcontext(sys.stdin.buffer) if file == _STDIN else file.open("rb") as source:
+                shutil.copyfileobj(source, copy)
+            copy.flush()
+        except OSError as error:
+            raise UsageError(f"can't be read: {error.strerror}", where=file) from error
+        yield Path(copy.name)
 
 
 async def _judge(jobs: Iterator[CodeJob], options: PoolOptions, *, details: bool) -> None:
@@ -67,10 +91,15 @@ async def _judge(jobs: Iterator[CodeJob], options: PoolOptions, *, details: bool
     click.echo(f"{done:,} judged", err=True)
 
 
-def read_jobs(path: Path, reading: Reading) -> Iterator[CodeJob]:
-    """Yield the jobs of a file; UsageError, with file and line, for one that is off."""
-    for number, row in read_json_lines(path):
-        where = f"{path}:{number}"
+def read_jobs(path: Path, reading: Reading, *, name: str | None = None) -> Iterator[CodeJob]:
+    """Yield the jobs of a file; UsageError, with file and line, for one that is off.
+
+    `name` is what errors call the file, where it is a copy.
+    """
+    name = name or str(path)
+    lines = read_json_lines(path, unique_keys=True, most_bytes=_MAX_LINE_BYTES, name=name)
+    for number, row in lines:
+        where = f"{name}:{number}"
         if unknown := sorted(set(row) - _KEYS):
             raise UsageError(f"unknown keys {unknown}", where=where, hint=f"known: {sorted(_KEYS)}")
         seconds = row.get("time_limit_seconds", 6.0)
@@ -104,7 +133,12 @@ def _tests(value: Any, where: str) -> tuple[CodeTest, ...]:
         given, expected = fields.get("input"), fields.get("output")
         if not isinstance(given, str) or not isinstance(expected, str):
             raise UsageError(f"test {number} must hold 'input' and 'output', texts", where=where)
-        kind = str(fields.get("testtype", "stdin"))
+        kind = fields.get("testtype", "stdin")
+        if kind not in _TEST_TYPES:
+            known = " or ".join(map(repr, _TEST_TYPES))
+            raise UsageError(
+                f"test {number}: 'testtype' must be {known}, not {kind!r}", where=where
+            )
         tests.append(CodeTest(input=given, output=expected, testtype=kind))
     return tuple(tests)
 
