@@ -7,6 +7,7 @@ import base64
 import http.server
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -335,7 +336,8 @@ def test_a_gated_hub_set_without_a_token(zoo, tmp_path):
         )
         hub.shutdown()
     assert done.returncode == DATA
-    check_golden("bad_tasks/gated_hub.txt", done.stderr.replace(str(tmp_path), "TMP"))
+    said = re.sub(r"(?m)^working, .*\n", "", done.stderr)  # how slow the machine was
+    check_golden("bad_tasks/gated_hub.txt", said.replace(str(tmp_path), "TMP"))
 
 
 def test_another_text_is_refused_with_the_flag_for_partial_data_as_well(zoo, told):
