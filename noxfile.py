@@ -67,7 +67,9 @@ def slow(session: nox.Session) -> None:
     session.install(*GROUPS["torch"])
     session.install("-e", ".[report,demo]", *GROUPS["test"], *GROUPS["reference"])
     session.install(*GROUPS["models"])
-    _pytest(session, "tests", "-m", "slow and not (docker or gpu or network)", *session.posargs)
+    _pytest(
+        session, "tests", "-m", "slow and not (docker or gpu or network or long)", *session.posargs
+    )
 
 
 @nox.session(python="3.11")
@@ -76,7 +78,15 @@ def docker(session: nox.Session) -> None:
     session.install("-e", ".[docker]", *GROUPS["test"])
     session.env["G4EVAL_REQUIRE_DOCKER"] = "1"
     paths = ["tests/contract/test_sandbox.py", "tests/integration/sandbox"]
-    _pytest(session, *paths, "-m", "docker", *session.posargs)
+    _pytest(session, *paths, "-m", "docker and not long", *session.posargs)
+
+
+@nox.session(python="3.11")
+def long(session: nox.Session) -> None:
+    """Run what takes minutes to hours and is run by hand: docs/verification.md has the results."""
+    session.install(*GROUPS["torch"])
+    session.install("-e", ".[report,demo,docker]", *GROUPS["test"])
+    _pytest(session, "tests", "-m", "long", *session.posargs)
 
 
 @nox.session(python="3.11")

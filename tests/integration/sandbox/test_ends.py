@@ -1,7 +1,7 @@
 """Every way to end, at every moment, in both modes and by both clocks: the official rules' table.
 
 12 ends x 4 moments x 2 modes x equal or different expected outputs x wall or CPU clock. CI runs a
-part: each end at each moment once, the rest drawn by a seed. All 384 are marked slow.
+part: each end at each moment once, the rest drawn by a seed. All 384: `nox -s long`.
 """
 
 import itertools
@@ -166,7 +166,7 @@ def test_an_end_gets_the_official_verdict_and_list(run_case, case) -> None:
     check(run_case, case)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("case", ALL, ids=str)
 def test_every_end_gets_the_official_verdict_and_list(run_case, case) -> None:
     check(run_case, case)

@@ -1,14 +1,19 @@
 """Whole commands: `g4eval judge`, a run graded while it generates, an import, a second reading."""
 
+import asyncio
 import json
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from g4eval.graders.code import CodeGrader
+from g4eval.records import Outcome
 from g4eval.sandbox.base import CodeJob, CodeTest, Verdict
 from g4eval.sandbox.image import image_tag
+from g4eval.store.run_store import RunStore
 from g4eval.task.code_tests import read_tests
 from g4eval.task.datasets import load_samples
 from tests.integration.sandbox.conftest import program
@@ -143,3 +148,45 @@ def test_imported_programs_are_judged(docker_client, tmp_path) -> None:
     assert rows["demo_code-1"]["outcome"] == "correct"
     assert rows["demo_code-2"]["outcome"] == "incorrect"
     assert rows["demo_code-3"]["outcome"] == "no_answer"
+
+
+EXITS = """
+import os, time
+class Solution:
+    def isClosed(self, text):
+        time.sleep(0.2)
+        if text == "(":
+            os._exit(0)
+        return text == "([])"
+"""
+
+
+def test_a_grade_by_the_judge_before_is_shown_and_refused_until_it_is_made_again(
+    docker_client, tmp_path
+) -> None:
+    path, runs = tmp_path / "answers.jsonl", tmp_path / "runs"
+    line = {"sample_id": "demo_code-12", "text": f"```python{EXITS}```"}
+    path.write_text(json.dumps(line) + "\n")
+    for name in ("base", "cand"):
+        command = ("import", "demo_code", path, "--model", name, "--runs-dir", runs)
+        done = g4eval(*command, "--run-id", name)
+        assert done.returncode == 0, done.stderr
+        asyncio.run(grade_as_before(runs / name))
+    done = g4eval("grade", "base", "--runs-dir", runs, "--diff")
+    assert "demo_code-12/0: correct (AC, version 1) -> incorrect (RTE, version 2)" in done.stdout
+    done = g4eval("gate", "base", "cand", "--runs-dir", runs, "--uncalibrated")
+    assert done.returncode == 4, done.stderr
+    assert "baseline ['code 2'], candidate ['code 1']" in done.stdout
+    assert f"g4eval grade {runs / 'cand'}" in done.stdout
+
+
+async def grade_as_before(folder: Path) -> None:
+    """Add the grade that version 1 gave this program, whose last answer counted twice."""
+    with RunStore(folder) as store:
+        ((_, completion),) = store.page("demo_code", after=0, limit=2)
+        grade = store.grade(completion.key)
+        assert grade is not None
+        assert grade.verdict == "RTE"
+        before = replace(grade, grader_version=1, verdict="AC", outcome=Outcome.CORRECT)
+        await store.add_grade(before)
+        await store.flush()

@@ -1,6 +1,6 @@
 """Attacks among honest programs, in any order: each honest verdict is the one it has alone.
 
-One order in CI; ten orders, one slot and two, quiet and with both cores burnt, are marked slow.
+One order in CI; ten orders, one slot and two, quiet and with both cores burnt: `nox -s long`.
 """
 
 import json
@@ -68,7 +68,7 @@ def test_attacks_move_no_honest_verdict(make_judge) -> None:
     assert moved(make_judge(slots=2), 0, attacks(quick=True)) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("burners", [0, 2], ids=["quiet", "burnt"])
 @pytest.mark.parametrize("slots", [1, 2])
 @pytest.mark.parametrize("seed", range(10))
