@@ -22,7 +22,8 @@ from g4eval.report.views import (
     TaskView,
 )
 from g4eval.stats.summary import TaskSummary, summarise
-from g4eval.store.reader import RunReader, StoredRow, StoredTexts
+from g4eval.store.reader import RunReader
+from g4eval.store.rows import StoredRow, StoredTexts
 from g4eval.store.stored import Manifest
 from g4eval.store.verdicts import VerdictRecord
 

@@ -7,7 +7,8 @@ from g4eval.records import Thought
 from g4eval.report.published import published_scores
 from g4eval.report.reproduction import Measurement, ReproductionResult, reproduce
 from g4eval.stats.summary import TaskSummary
-from g4eval.store.reader import RunReader, StoredRow
+from g4eval.store.reader import RunReader
+from g4eval.store.rows import StoredRow
 from g4eval.store.stored import Manifest, StoredPlan
 
 # What decides a score and only the one who made the answers can state, the weightiest first.

@@ -8,7 +8,8 @@ from typing import Any
 from g4eval.errors import UsageError, nearest
 from g4eval.records import Completion
 from g4eval.report.rendered_again import render_again
-from g4eval.store.reader import RunReader, StoredRow
+from g4eval.store.reader import RunReader
+from g4eval.store.rows import StoredRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

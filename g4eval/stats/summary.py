@@ -14,7 +14,8 @@ from g4eval.records import Estimate, Grade, Outcome, StopReason, Thought
 from g4eval.stats.accuracy import Scored, Variances, estimate, variances
 from g4eval.stats.harmonic import GroupMeans, group_means
 from g4eval.stats.pass_at_k import maj_at_k, mean_pass_at_k
-from g4eval.store.reader import RunReader, StoredRow
+from g4eval.store.reader import RunReader
+from g4eval.store.rows import StoredRow
 from g4eval.store.stored import StoredPlan
 
 SUSPECTS_SHOWN = 10

@@ -72,7 +72,8 @@ def _all_of(birth: Birth) -> Iterator[Statement]:
             yield f"ALTER TABLE {table} ADD COLUMN {name} {kind}", ()
     meta = {"schema_version": str(schema.SCHEMA_VERSION), **birth.meta}
     for name, value in meta.items():
-        yield "INSERT INTO meta VALUES (?, ?)", (name, value)
+        hashed = schema.row_hash(name, value)
+        yield "INSERT INTO meta (name, value, row_hash) VALUES (?, ?, ?)", (name, value, hashed)
     yield from birth.rows
 
 

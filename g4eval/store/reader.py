@@ -5,70 +5,30 @@ be looked at while it is under way, or from a folder that can't be written.
 """
 
 import json
-import sqlite3
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 from g4eval.errors import StoreError, UsageError, nearest
-from g4eval.records import Completion, Grade, Message, Outcome, StopReason, Thought
+from g4eval.records import Completion, Grade, Message, StopReason
 from g4eval.store import schema
-from g4eval.store.birth import DATABASE, HALF_MADE
+from g4eval.store.birth import DATABASE
+from g4eval.store.columns import Columns
+from g4eval.store.damage import bordered, check_row, check_whole
 from g4eval.store.manifest import read_manifest
+from g4eval.store.opening import open_to_read
+from g4eval.store.rows import (
+    N_HASHED,
+    StoredRow,
+    StoredSample,
+    StoredTexts,
+    check_completion,
+    checked_grade,
+    outcome_row,
+    parse_groups,
+)
 from g4eval.store.stored import Manifest, StoredPlan, parse_json
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredSample:
-    """A sample as the store knows it."""
-
-    sample_id: str
-    position: int  # the task's order
-    target: Any  # None for gated tasks
-    groups: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredRow:
-    """One completion without its texts, and its newest grade."""
-
-    key: str
-    sample_id: str
-    repeat: int
-    stop_reason: StopReason
-    thought: Thought
-    text_hash: str  # of reasoning and text; equal for equal completions
-    prompt_hash: str | None
-    prompt_tokens: int | None
-    reasoning_tokens: int | None
-    completion_tokens: int | None
-    started_at: float
-    finished_at: float
-    grade: Grade | None
-
-    @property
-    def outcome(self) -> Outcome:
-        """The grade's outcome; not yet graded is ungraded."""
-        return Outcome.UNGRADED if self.grade is None else self.grade.outcome
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredTexts:
-    """The texts of one completion that a reader looks at, still packed, and its newest grade."""
-
-    sample_id: str
-    repeat: int
-    text: bytes  # `schema.unpack_text` unpacks it
-    reasoning: bytes | None
-    stop_reason: StopReason
-    prompt_hash: str | None
-    prompt_tokens: int | None
-    reasoning_tokens: int | None
-    started_at: float
-    finished_at: float
-    grade: Grade | None
 
 
 class RunReader:
@@ -76,8 +36,13 @@ class RunReader:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._db = _connect(folder)
-        self._there = {table: schema.columns_of(self._db, table) for table in schema.ADDED}
+        self._db = open_to_read(folder)
+        self._is_checked = False
+        try:
+            self._columns = self._look_at_columns()
+        except StoreError:
+            self._db.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -99,20 +64,27 @@ class RunReader:
         """The run's name."""
         return self.meta().get("run_id", self.folder.name)
 
-    def _added(self, table: str, name: str, alias: str) -> str:
-        """Return SQL for a column that came later: itself, or what an older run's rows read as."""
-        if name in self._there[table]:
-            return f"{alias}.{name}"
-        return schema.ADDED[table][name][1]
+    @bordered
+    def _look_at_columns(self) -> Columns:
+        return Columns(self._db)
 
-    def _completion_columns(self) -> str:
-        """Return what `schema.row_completion` reads, of completions c."""
-        added = (self._added("completions", name, "c") for name in ("finish_word", "model"))
-        return ", ".join([schema.COMPLETION_COLUMNS, *added])
+    def _check_whole(self) -> None:
+        """Check the database's pages and indexes, once, before a table is read from it."""
+        if not self._is_checked:
+            check_whole(self._db, self.folder / DATABASE)
+            self._is_checked = True
 
+    @bordered
     def meta(self) -> dict[str, str]:
         """Return what is known of the run as a whole."""
-        return dict(self._db.execute("SELECT name, value FROM meta"))
+        rows = self._db.execute(
+            f"SELECT name, value, {self._columns.added('meta', 'row_hash', 'm')} FROM meta m"
+        )
+        found = {}
+        for name, value, stored_hash in rows:
+            check_row((name, value), stored_hash, (str, str), f"meta {name!r}")
+            found[name] = value
+        return found
 
     def manifest(self) -> Manifest:
         """Return what the run is made of: manifest.json's content, as the store has it."""
@@ -128,61 +100,72 @@ class RunReader:
         """How what was refused for good counts: `wrong`, or None for ungraded."""
         return self.manifest().config.get("never_as") if "manifest" in self.meta() else None
 
+    @bordered
     def tasks(self) -> dict[str, StoredPlan]:
         """Return what was planned for each task, by task id in order."""
-        rows = self._db.execute("SELECT task_id, record FROM tasks ORDER BY task_id")
+        hashed = self._columns.added("tasks", "row_hash", "t")
+        rows = self._db.execute(f"SELECT task_id, record, {hashed} FROM tasks t ORDER BY task_id")
         plans = {}
-        for task_id, record in rows:
+        for task_id, record, stored_hash in rows:
+            check_row((task_id, record), stored_hash, (str, str), f"task {task_id!r}")
             where = f"{self.folder / DATABASE}, task {task_id}"
             plans[task_id] = StoredPlan.parse(parse_json(record, where=where), where=where)
         return plans
 
+    @bordered
     def samples(self, task_id: str) -> list[StoredSample]:
         """Return a task's samples in the task's order."""
         rows = self._db.execute(
-            "SELECT sample_id, position, target, groups FROM samples WHERE task_id = ? "
+            "SELECT task_id, sample_id, position, target, groups, "
+            f"{self._columns.added('samples', 'row_hash', 's')} FROM samples s WHERE task_id = ? "
             "ORDER BY position",
             (task_id,),
         )
-        return [
-            StoredSample(
-                sample_id=sample_id,
-                position=position,
-                target=None if target is None else json.loads(target),
-                groups={} if groups == "{}" else json.loads(groups),
+        found = []
+        for *values, stored_hash in rows:
+            _, sample_id, position, target, groups = values
+            kinds = (str, str, int, str, str)
+            check_row(values, stored_hash, kinds, f"sample {sample_id!r}")
+            found.append(
+                StoredSample(
+                    sample_id=sample_id,
+                    position=position,
+                    target=None if target is None else json.loads(target),
+                    groups={} if groups == "{}" else parse_groups(groups),
+                )
             )
-            for sample_id, position, target, groups in rows
-        ]
+        return found
 
+    @bordered
     def rows(self, task_id: str) -> Iterator[StoredRow]:
         """Yield every completion of a task with its newest grade, by sample and repeat."""
-        grade_columns = ", ".join(f"g.{name}" for name in schema.GRADE_COLUMNS.split(", "))
+        self._check_whole()
         rows = self._db.execute(
-            "SELECT c.key, c.sample_id, c.repeat, c.stop_reason, c.thought, c.text_hash, "
-            "c.prompt_hash, c.prompt_tokens, c.reasoning_tokens, c.completion_tokens, "
-            f"c.started_at, c.finished_at, {grade_columns} "
+            f"SELECT {self._columns.hashed_completion()}, {self._columns.hashed_grade()} "
             "FROM completions c LEFT JOIN grades g ON g.id = "
             "(SELECT MAX(id) FROM grades WHERE key = c.key) "
             "WHERE c.task_id = ? ORDER BY c.sample_id, c.repeat",
             (task_id,),
         )
         for row in rows:
+            check_completion(row)
             yield StoredRow(
                 key=row[0],
-                sample_id=row[1],
-                repeat=row[2],
-                stop_reason=schema.STOP_REASONS[row[3]],
-                thought=schema.THOUGHTS[row[4]],
-                text_hash=row[5],
-                prompt_hash=row[6],
-                prompt_tokens=row[7],
-                reasoning_tokens=row[8],
-                completion_tokens=row[9],
-                started_at=row[10],
-                finished_at=row[11],
-                grade=None if row[12] is None else schema.row_grade(row[12:]),
+                sample_id=row[2],
+                repeat=row[3],
+                stop_reason=schema.STOP_REASONS[row[4]],
+                thought=schema.THOUGHTS[row[5]],
+                text_hash=row[6],
+                prompt_hash=row[7],
+                prompt_tokens=row[8],
+                reasoning_tokens=row[9],
+                completion_tokens=row[10],
+                started_at=row[11],
+                finished_at=row[12],
+                grade=checked_grade(row[N_HASHED + 1 :]),
             )
 
+    @bordered
     def outcome_rows(self, task_id: str) -> Iterator[tuple[Any, ...]]:
         """Yield what the gate reads of each completion, as plain values.
 
@@ -190,14 +173,17 @@ class RunReader:
         tokens, prompt hash, grader, grader version, row. `rows` says more and takes ten times as
         long.
         """
-        yield from self._db.execute(
-            "SELECT c.sample_id, c.repeat, g.outcome, c.stop_reason, c.thought, "
-            "c.completion_tokens, c.prompt_hash, g.grader, g.grader_version, c.id "
+        self._check_whole()
+        rows = self._db.execute(
+            f"SELECT {self._columns.hashed_completion()}, {self._columns.hashed_grade()}, c.id "
             "FROM completions c LEFT JOIN grades g ON g.id = "
             "(SELECT MAX(id) FROM grades WHERE key = c.key) WHERE c.task_id = ?",
             (task_id,),
         )
+        for row in rows:
+            yield outcome_row(row)
 
+    @bordered
     def written_texts(self, *, after: int) -> Iterator[tuple[int, str, str | None, str | None]]:
         """Yield row, text, reasoning and prompt hash of each completion behind row `after`."""
         rows = self._db.execute(
@@ -208,13 +194,13 @@ class RunReader:
             thought = None if reasoning is None else schema.unpack_text(reasoning)
             yield row, schema.unpack_text(text), thought, prompt_hash
 
+    @bordered
     def texts(self, task_id: str) -> Iterator[StoredTexts]:
         """Yield what a reader looks at, by sample and repeat; no token ids and no raw text."""
-        grade_columns = ", ".join(f"g.{name}" for name in schema.GRADE_COLUMNS.split(", "))
         rows = self._db.execute(
             "SELECT c.sample_id, c.repeat, c.text, c.reasoning, c.stop_reason, c.prompt_hash, "
             "c.prompt_tokens, c.reasoning_tokens, c.started_at, c.finished_at, "
-            f"{grade_columns} FROM completions c LEFT JOIN grades g ON g.id = "
+            f"{self._columns.hashed_grade()} FROM completions c LEFT JOIN grades g ON g.id = "
             "(SELECT MAX(id) FROM grades WHERE key = c.key) "
             "WHERE c.task_id = ? ORDER BY c.sample_id, c.repeat",
             (task_id,),
@@ -231,29 +217,32 @@ class RunReader:
                 reasoning_tokens=row[7],
                 started_at=row[8],
                 finished_at=row[9],
-                grade=None if row[10] is None else schema.row_grade(row[10:]),
+                grade=checked_grade(row[10:]),
             )
 
+    @bordered
     def completion(self, key: str) -> Completion | None:
         """Return one completion with its texts; None: it isn't stored."""
         row = self._db.execute(
-            f"SELECT {self._completion_columns()} FROM completions c WHERE key = ?",
+            f"SELECT {self._columns.completion()} FROM completions c WHERE key = ?",
             (key,),
         ).fetchone()
         return None if row is None else schema.row_completion(row)
 
+    @bordered
     def completions(self, task_id: str, sample_id: str | None = None) -> Iterator[Completion]:
         """Yield a task's completions with their texts, by sample and repeat."""
         where = "task_id = ?" if sample_id is None else "task_id = ? AND sample_id = ?"
         values = (task_id,) if sample_id is None else (task_id, sample_id)
         rows = self._db.execute(
-            f"SELECT {self._completion_columns()} FROM completions c WHERE {where} "
+            f"SELECT {self._columns.completion()} FROM completions c WHERE {where} "
             "ORDER BY sample_id, repeat",
             values,
         )
         for row in rows:
             yield schema.row_completion(row)
 
+    @bordered
     def ungraded(
         self, task_id: str, grader: str, version: int, *, after: int = 0, retry: bool, limit: int
     ) -> list[tuple[int, Completion]]:
@@ -269,7 +258,7 @@ class RunReader:
         """
         graded = "AND g.outcome != 'ungraded'" if retry else ""
         rows = self._db.execute(
-            f"SELECT id, {self._completion_columns()} FROM completions c "
+            f"SELECT id, {self._columns.completion()} FROM completions c "
             "WHERE task_id = ? AND id > ? AND NOT EXISTS (SELECT 1 FROM grades g WHERE "
             f"g.key = c.key AND g.grader = ? AND g.grader_version = ? {graded}) "
             "ORDER BY id LIMIT ?",
@@ -277,23 +266,27 @@ class RunReader:
         )
         return [(row[0], schema.row_completion(row[1:])) for row in rows]
 
+    @bordered
     def page(self, task_id: str, *, after: int, limit: int) -> list[tuple[int, Completion]]:
         """Return (row id, completion) of the next completions behind row `after`."""
         rows = self._db.execute(
-            f"SELECT id, {self._completion_columns()} FROM completions c "
+            f"SELECT id, {self._columns.completion()} FROM completions c "
             "WHERE task_id = ? AND id > ? ORDER BY id LIMIT ?",
             (task_id, after, limit),
         )
         return [(row[0], schema.row_completion(row[1:])) for row in rows]
 
+    @bordered
     def grade(self, key: str) -> Grade | None:
         """Return the newest grade of a completion; None: it has none."""
         row = self._db.execute(
-            f"SELECT {schema.GRADE_COLUMNS} FROM grades WHERE key = ? ORDER BY id DESC LIMIT 1",
+            f"SELECT {self._columns.hashed_grade()} FROM grades g WHERE key = ? "
+            "ORDER BY id DESC LIMIT 1",
             (key,),
         ).fetchone()
-        return None if row is None else schema.row_grade(row)
+        return None if row is None else checked_grade(row)
 
+    @bordered
     def last_row(self, task_id: str) -> int:
         """Return the row id of the task's newest completion; 0 without one."""
         row = self._db.execute(
@@ -301,6 +294,7 @@ class RunReader:
         ).fetchone()
         return row[0] or 0
 
+    @bordered
     def stored_repeats(self, task_id: str) -> set[tuple[str, int]]:
         """Return the (sample, repeat) pairs of a task that have a completion."""
         rows = self._db.execute(
@@ -308,20 +302,24 @@ class RunReader:
         )
         return {(sample_id, repeat) for sample_id, repeat in rows}
 
+    @bordered
     def keys(self) -> set[str]:
         """Return the keys of all completions."""
         return {key for (key,) in self._db.execute("SELECT key FROM completions")}
 
+    @bordered
     def has_completion(self, key: str) -> bool:
         """Whether a completion is stored under this key."""
         found = self._db.execute("SELECT 1 FROM completions WHERE key = ?", (key,)).fetchone()
         return found is not None
 
+    @bordered
     def prompt(self, prompt_hash: str) -> tuple[Message, ...] | None:
         """Return a prompt; None where the store has none, as for gated tasks."""
         packed = self.packed_prompt(prompt_hash)
         return None if packed is None else schema.unpack_messages(packed)
 
+    @bordered
     def packed_prompt(self, prompt_hash: str) -> bytes | None:
         """Return a prompt still packed; None where the store has none."""
         row = self._db.execute(
@@ -329,6 +327,7 @@ class RunReader:
         ).fetchone()
         return None if row is None else row[0]
 
+    @bordered
     def failed(self, task_id: str) -> dict[tuple[str, int], str]:
         """Return the newest error of each (sample, repeat) that failed and has no completion.
 
@@ -337,30 +336,42 @@ class RunReader:
         newest = self._newest_attempts(task_id)
         return {place: error for place, (error, refused) in newest.items() if not refused}
 
+    @bordered
     def refused(self, task_id: str) -> dict[tuple[str, int], str]:
         """Return the error of each (sample, repeat) without a completion that was refused last."""
         newest = self._newest_attempts(task_id)
         return {place: error for place, (error, refused) in newest.items() if refused}
 
+    @bordered
     def refused_keys(self) -> set[str]:
         """Return the keys of requests that were refused last; some may have a completion."""
-        refused = self._added("attempts", "refused", "a")
+        refused = self._columns.added("attempts", "refused", "a")
         rows = self._db.execute(f"SELECT key, {refused} FROM attempts a ORDER BY id")
         return {key for key, is_refused in dict(rows).items() if is_refused}
 
+    @bordered
     def _newest_attempts(self, task_id: str) -> dict[tuple[str, int], tuple[str, bool]]:
-        refused = self._added("attempts", "refused", "a")
+        added = ", ".join(
+            self._columns.added("attempts", name, "a") for name in ("refused", "row_hash")
+        )
         rows = self._db.execute(
-            f"SELECT sample_id, repeat, error, {refused} FROM attempts a WHERE task_id = ? AND NOT "
-            "EXISTS (SELECT 1 FROM completions c WHERE c.task_id = a.task_id "
-            "AND c.sample_id = a.sample_id AND c.repeat = a.repeat) ORDER BY id",
+            f"SELECT key, task_id, sample_id, repeat, error, at, {added} FROM attempts a "
+            "WHERE task_id = ? AND NOT EXISTS (SELECT 1 FROM completions c WHERE c.task_id = "
+            "a.task_id AND c.sample_id = a.sample_id AND c.repeat = a.repeat) ORDER BY id",
             (task_id,),
         )
-        return {(sample_id, repeat): (error, bool(r)) for sample_id, repeat, error, r in rows}
+        found = {}
+        for *values, stored_hash in rows:
+            _, _, sample_id, repeat, error, _, is_refused = values
+            kinds = (str, str, str, int, str, float, int)
+            check_row(values, stored_hash, kinds, f"an attempt at {sample_id!r}/{repeat!r}")
+            found[sample_id, repeat] = error, bool(is_refused)
+        return found
 
+    @bordered
     def finish_words(self, task_id: str) -> dict[str, int]:
         """Return how often completions ended with a word that stands in no table, by word."""
-        word = self._added("completions", "finish_word", "c")
+        word = self._columns.added("completions", "finish_word", "c")
         rows = self._db.execute(
             f"SELECT {word}, COUNT(*) FROM completions c WHERE task_id = ? AND {word} IS NOT NULL "
             "GROUP BY 1 ORDER BY 1",
@@ -368,6 +379,7 @@ class RunReader:
         )
         return dict(rows.fetchall())
 
+    @bordered
     def sessions(self) -> list[dict[str, float]]:
         """Return start, end and counts of each session that generated, in order."""
         names = ("started_at", "ended_at", "completions", "completion_tokens")
@@ -382,39 +394,3 @@ def find_run(name: str, runs_dir: Path) -> Path:
             return folder
     known = [p.parent.name for p in runs_dir.glob(f"*/{DATABASE}")]
     raise UsageError(f"{name!r} is not a run", where=runs_dir, hint=nearest(name, known))
-
-
-def _connect(folder: Path) -> sqlite3.Connection:
-    path = folder / DATABASE
-    if path.with_name(HALF_MADE).exists() and not path.is_file():
-        _refuse_half_made(folder)
-    if not path.is_file():
-        raise StoreError("there is no run here", where=folder, hint="give the folder of a run")
-    failure: sqlite3.Error | None = None
-    ways = ["mode=ro"]
-    log = path.with_name(f"{DATABASE}-wal")
-    if not (log.exists() and log.stat().st_size):
-        ways.append("mode=ro&immutable=1")  # a folder that can't be written, and nothing to recover
-    for options in ways:
-        db = sqlite3.connect(f"{path.resolve().as_uri()}?{options}", uri=True)
-        try:
-            db.execute("SELECT 1 FROM meta").fetchone()
-        except sqlite3.OperationalError as error:
-            db.close()
-            failure = error
-        except sqlite3.DatabaseError as error:
-            db.close()
-            raise StoreError(f"the run can't be read: {error}", where=path) from error
-        else:
-            return db
-    if str(failure).startswith("no such table"):  # older versions made a run under its own name
-        _refuse_half_made(folder)
-    raise StoreError(f"the run can't be read: {failure}", where=path) from failure
-
-
-def _refuse_half_made(folder: Path) -> NoReturn:
-    raise StoreError(
-        "the run is only being made: nothing is stored yet",
-        where=folder,
-        hint="try again in a moment; if it was stopped there, its command makes it anew",
-    )

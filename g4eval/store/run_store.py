@@ -8,7 +8,6 @@ what was committed before is there.
 import asyncio
 import contextlib
 import fcntl
-import hashlib
 import json
 import queue
 import sqlite3
@@ -35,19 +34,31 @@ PAGES_PER_CHECKPOINT = 8192  # 32 MB: each one waits for the disk
 QUEUE_ROWS = 1024  # rows waiting to be written, before add_* waits
 
 _INSERT_COMPLETION = (
-    f"INSERT INTO completions ({schema.COMPLETION_COLUMNS}, finish_word, model, text_hash, "
-    f"prompt_hash) VALUES ({', '.join('?' * 21)}) ON CONFLICT (key) DO NOTHING"
+    f"INSERT INTO completions ({schema.COMPLETION_COLUMNS}, {schema.MORE_COLUMNS}) "
+    f"VALUES ({', '.join('?' * 24)}) ON CONFLICT (key) DO NOTHING"
 )
 _INSERT_GRADE = (
-    f"INSERT INTO grades ({schema.GRADE_COLUMNS}, graded_at) VALUES ({', '.join('?' * 10)})"
+    f"INSERT INTO grades ({schema.GRADE_COLUMNS}, graded_at, row_hash) "
+    f"VALUES ({', '.join('?' * 11)})"
 )
 _INSERT_ATTEMPT = (
-    "INSERT INTO attempts (key, task_id, sample_id, repeat, error, at, refused) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO attempts (key, task_id, sample_id, repeat, error, at, refused, row_hash) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _INSERT_PROMPT = "INSERT OR IGNORE INTO prompts (prompt_hash, messages) VALUES (?, ?)"
 
+_INSERT_SAMPLE = (
+    "INSERT OR IGNORE INTO samples (task_id, sample_id, position, target, groups, row_hash) "
+    "VALUES (?, ?, ?, ?, ?, ?)"
+)
+
 _DISK_ERRORS = (sqlite3.OperationalError, OSError)  # what a user can mend; the rest is ours
+
+
+def meta_row(name: str, value: str) -> Statement:
+    """Return the statement that stores a fact of the run as a whole."""
+    sql = "INSERT OR REPLACE INTO meta (name, value, row_hash) VALUES (?, ?, ?)"
+    return sql, (name, value, schema.row_hash(name, value))
 
 
 def task_rows(
@@ -59,13 +70,15 @@ def task_rows(
     positions: Mapping[str, int] | None = None,
 ) -> Iterator[Statement]:
     """Yield the statements that store a task's plan and samples; `RunStore.set_task` says more."""
-    yield "INSERT OR REPLACE INTO tasks VALUES (?, ?)", (task_id, json.dumps(record))
+    text = json.dumps(record)
+    sql = "INSERT OR REPLACE INTO tasks (task_id, record, row_hash) VALUES (?, ?, ?)"
+    yield sql, (task_id, text, schema.row_hash(task_id, text))
     for position, sample in enumerate(samples):
         place = position if positions is None else positions[sample.sample_id]
         target = None if gated else json.dumps(sample.target)
         groups = json.dumps(dict(sample.groups))
         values = (task_id, sample.sample_id, place, target, groups)
-        yield "INSERT OR IGNORE INTO samples VALUES (?, ?, ?, ?, ?)", values
+        yield _INSERT_SAMPLE, (*values, schema.row_hash(*values))
 
 
 class RunStore(RunReader):
@@ -86,9 +99,15 @@ class RunStore(RunReader):
                 undo.pop_all()
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"the run can't be written: {error}", where=folder) from error
-        super().__init__(folder)
+        try:
+            super().__init__(folder)
+        except StoreError:
+            self._writer.close()
+            self._lock.close()
+            raise
         self._answering: str | None = None  # the model whose answers these are, by the server
-        self._prompt_hashes: dict[str, str] = {}  # request key -> prompt, of what is in flight
+        # Request key to the prompt's hash and whether it is gated, of what is in flight.
+        self._prompt_hashes: dict[str, tuple[str, bool]] = {}
         self._last_prompt = ""
         self._session = _Session()
 
@@ -127,7 +146,7 @@ class RunStore(RunReader):
     def set_meta(self, values: Mapping[str, str]) -> None:
         """Store facts of the run as a whole."""
         for name, value in values.items():
-            self._writer.put("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+            self._writer.put(*meta_row(name, value))
         self._writer.flush()
 
     def note_grader(self, name: str, facts: Mapping[str, Json]) -> None:
@@ -167,7 +186,7 @@ class RunStore(RunReader):
         if hashed != self._last_prompt:  # the repeats of a sample come one after the other
             self._last_prompt = hashed
             self._writer.put(_INSERT_PROMPT, (hashed, None if gated else messages))
-        self._prompt_hashes[key] = hashed
+        self._prompt_hashes[key] = hashed, gated
 
     async def add_completion(self, completion: Completion) -> None:
         """Store a completion; waits only while the writer is far behind."""
@@ -175,15 +194,16 @@ class RunStore(RunReader):
             self._check_model(completion.model)
         self._session.completions += 1
         self._session.tokens += completion.completion_tokens or 0
-        hashed = self._prompt_hashes.pop(completion.key, None)
-        await self._put(_INSERT_COMPLETION, (completion, hashed))
+        hashed, gated = self._prompt_hashes.pop(completion.key, (None, False))
+        await self._put(_INSERT_COMPLETION, (completion, hashed, not gated))
 
     async def add_attempt(self, attempt: Attempt) -> None:
         """Store a failure, so that the sample counts as ungraded until it is sent again."""
         self._prompt_hashes.pop(attempt.key, None)
         a = attempt
-        row = (a.key, a.task_id, a.sample_id, a.repeat, schema.storable(a.error), a.at, a.refused)
-        await self._put(_INSERT_ATTEMPT, row)
+        error, at, refused = schema.storable(a.error), float(a.at), int(a.refused)
+        row = (a.key, a.task_id, a.sample_id, a.repeat, error, at, refused)
+        await self._put(_INSERT_ATTEMPT, (*row, schema.row_hash(*row)))
 
     def _check_model(self, name: str) -> None:
         """Refuse the answer of another model than the run's; a server may be changed behind it."""
@@ -191,8 +211,7 @@ class RunStore(RunReader):
             self._answering = self.meta().get(schema.ANSWERING_MODEL)
         if self._answering is None:
             self._answering = name
-            statement = "INSERT OR IGNORE INTO meta VALUES (?, ?)"
-            self._writer.put(statement, (schema.ANSWERING_MODEL, name))
+            self._writer.put(*meta_row(schema.ANSWERING_MODEL, name))
         if name != self._answering:
             raise EngineError(
                 f"the server answers as {name!r} now, and this run's answers came from "
@@ -203,7 +222,8 @@ class RunStore(RunReader):
 
     async def add_grade(self, grade: Grade) -> None:
         """Store a grade beside the ones that are there."""
-        await self._put(_INSERT_GRADE, (*schema.grade_row(grade), time.time()))
+        row = (*schema.grade_row(grade), time.time())
+        await self._put(_INSERT_GRADE, (*row, schema.row_hash(*row)))
 
     async def flush(self) -> None:
         """Wait until everything added is committed."""
@@ -336,16 +356,11 @@ class _Writer:
 def _encode(values: tuple[Any, ...]) -> tuple[Any, ...]:
     """Compress completions and prompts here, on the writer's thread; other values are ready."""
     if isinstance(values[0], Completion):
-        completion, hashed = values
-        return (*schema.completion_row(completion, _text_hash(completion)), hashed)
+        completion, hashed, keep_prompt_ids = values
+        return schema.completion_row(completion, hashed, keep_prompt_ids=keep_prompt_ids)
     if isinstance(values[-1], tuple):
         return values[0], schema.pack_messages(values[-1])
     return values
-
-
-def _text_hash(completion: Completion) -> str:
-    whole = f"{completion.reasoning or ''}\0{completion.text}".encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(whole, digest_size=16).hexdigest()
 
 
 def _lock(folder: Path) -> IO[bytes]:

@@ -10,14 +10,16 @@ import threading
 from array import array
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from hashlib import blake2b
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import zstandard
 
 from g4eval.records import Completion, Grade, Message, Outcome, StopReason, Thought
 
 SCHEMA_VERSION = 1
+MOST_FRAME_BYTES = 2**30  # of one text, unpacked: what a damaged header says is not believed
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -60,8 +62,12 @@ ADDED: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "finish_word": ("TEXT", "NULL"),  # the server's own, where it stands in no table
         "model": ("TEXT", "NULL"),  # the server's name for who answered, where it told one
         "prompt_ids_hash": ("TEXT", "NULL"),  # of prompt_token_ids, kept where they are not
+        "rest_hash": ("TEXT", "NULL"),  # of the frames of raw_text and token_ids
         "row_hash": ("TEXT", "NULL"),  # of the rest of the row
     },
+    "meta": {"row_hash": ("TEXT", "NULL")},
+    "tasks": {"row_hash": ("TEXT", "NULL")},
+    "samples": {"row_hash": ("TEXT", "NULL")},
     "grades": {"row_hash": ("TEXT", "NULL")},
     "attempts": {
         "refused": ("INTEGER NOT NULL DEFAULT 0", "0"),  # 1: can never succeed
@@ -71,6 +77,13 @@ ADDED: Mapping[str, Mapping[str, tuple[str, str]]] = {
 
 ANSWERING_MODEL = "answering_model"  # of meta: the server's name for who answers
 
+# What row_hash of a completion is over, in this order; a later column goes behind, and is left out
+# of the hash where it is NULL, so that hashes of older rows stay what they are.
+HASHED_OF_A_COMPLETION = (
+    "key, task_id, sample_id, repeat, stop_reason, thought, text_hash, prompt_hash, "
+    "prompt_tokens, reasoning_tokens, completion_tokens, started_at, finished_at, target, "
+    "prompt_ids_hash, rest_hash, finish_word, model"
+)
 COMPLETION_COLUMNS = (
     "key, task_id, sample_id, repeat, stop_reason, thought, text, reasoning, raw_text, "
     "prompt_token_ids, token_ids, prompt_tokens, reasoning_tokens, completion_tokens, "
@@ -88,6 +101,20 @@ STOP_REASONS = {reason.value: reason for reason in StopReason}
 THOUGHTS = {thought.value: thought for thought in Thought}
 
 
+MORE_COLUMNS = "finish_word, model, text_hash, prompt_hash, prompt_ids_hash, rest_hash, row_hash"
+
+
+class _More(NamedTuple):
+    """The values of MORE_COLUMNS but for the hash of them all."""
+
+    finish_word: str | None
+    model: str | None
+    text_hash: str
+    prompt_hash: str | None
+    prompt_ids_hash: str | None
+    rest_hash: str | None
+
+
 def add_columns(db: sqlite3.Connection) -> None:
     """Add the columns that a run of an older version lacks; the caller holds the transaction."""
     for table, columns in ADDED.items():
@@ -100,6 +127,35 @@ def add_columns(db: sqlite3.Connection) -> None:
 def columns_of(db: sqlite3.Connection, table: str) -> frozenset[str]:
     """Return the names of a table's columns."""
     return frozenset(row[1] for row in db.execute(f"PRAGMA table_info({table})"))
+
+
+def row_hash(*values: object) -> str:
+    """Return the hash of a row: SQLite itself doesn't notice a flipped bit in a value."""
+    end = len(values)
+    while end and values[end - 1] is None:
+        end -= 1
+    text = "\x1f".join(map(str, values[:end]))
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+def ids_hash(ids: Sequence[int] | None) -> str | None:
+    """Return the hash of token ids, which stays where they themselves are not kept."""
+    if ids is None:
+        return None
+    return blake2b(_little_endian(array("i", ids)).tobytes(), digest_size=16).hexdigest()
+
+
+def rest_hash(raw_text: bytes | None, token_ids: bytes | None) -> str | None:
+    """Return the hash of the frames that no table reads."""
+    if raw_text is None and token_ids is None:
+        return None
+    return blake2b(b"%b\0%b" % (raw_text or b"", token_ids or b""), digest_size=8).hexdigest()
+
+
+def text_hash(text: str, reasoning: str | None) -> str:
+    """Return the hash of a completion's texts; equal completions have equal ones."""
+    whole = f"{reasoning or ''}\0{text}".encode("utf-8", "surrogatepass")
+    return blake2b(whole, digest_size=16).hexdigest()
 
 
 def pack_text(text: str) -> bytes:
@@ -120,7 +176,10 @@ def pack_bytes(data: bytes) -> bytes:
 
 
 def unpack_bytes(frame: bytes) -> bytes:
-    """Return what a zstd frame holds."""
+    """Return what a zstd frame holds; raises ValueError where it says that it is too large."""
+    size = zstandard.frame_content_size(frame)
+    if not 0 <= size <= MOST_FRAME_BYTES:
+        raise ValueError(f"a frame of {size} bytes")
     if not hasattr(_codec, "decompressor"):
         _codec.decompressor = zstandard.ZstdDecompressor()
     return bytes(_codec.decompressor.decompress(frame))
@@ -148,35 +207,62 @@ def _little_endian(ids: "array[int]") -> "array[int]":
     return ids
 
 
-def completion_row(completion: Completion, text_hash: str) -> tuple[Any, ...]:
-    """Return a completion as COMPLETION_COLUMNS, finish word, model, and then its text's hash."""
+def completion_row(
+    completion: Completion, prompt_hash: str | None, *, keep_prompt_ids: bool
+) -> tuple[Any, ...]:
+    """Return a completion as COMPLETION_COLUMNS and MORE_COLUMNS."""
     c = completion
+    raw_text = None if c.raw_text is None else pack_text(c.raw_text)
+    token_ids = pack_ids(c.token_ids)
+    more = _More(
+        finish_word=storable(c.finish_word),
+        model=storable(c.model),
+        text_hash=text_hash(c.text, c.reasoning),
+        prompt_hash=prompt_hash,
+        prompt_ids_hash=ids_hash(c.prompt_token_ids),
+        rest_hash=rest_hash(raw_text, token_ids),
+    )
+    stop_reason, thought = c.stop_reason.value, c.thought.value
+    hashed = row_hash(
+        c.key, c.task_id, c.sample_id, c.repeat, stop_reason, thought, more.text_hash, prompt_hash,
+        c.prompt_tokens, c.reasoning_tokens, c.completion_tokens, float(c.started_at),
+        float(c.finished_at), c.target, more.prompt_ids_hash, more.rest_hash, more.finish_word,
+        more.model,
+    )  # fmt: skip
     return (
         c.key,
         c.task_id,
         c.sample_id,
         c.repeat,
-        c.stop_reason.value,
-        c.thought.value,
+        stop_reason,
+        thought,
         pack_text(c.text),
         None if c.reasoning is None else pack_text(c.reasoning),
-        None if c.raw_text is None else pack_text(c.raw_text),
-        pack_ids(c.prompt_token_ids),
-        pack_ids(c.token_ids),
+        raw_text,
+        pack_ids(c.prompt_token_ids) if keep_prompt_ids else None,
+        token_ids,
         c.prompt_tokens,
         c.reasoning_tokens,
         c.completion_tokens,
         c.started_at,
         c.finished_at,
         c.target,
-        storable(c.finish_word),
-        storable(c.model),
-        text_hash,
+        *more,
+        hashed,
     )
 
 
 def row_completion(row: Sequence[Any]) -> Completion:
-    """Return the completion of a row of COMPLETION_COLUMNS, finish word and model."""
+    """Return the completion of COMPLETION_COLUMNS, hash of the texts, finish word, model, rest.
+
+    Raises ValueError where its texts or token ids are not what was written.
+    """
+    text = unpack_text(row[6])
+    reasoning = None if row[7] is None else unpack_text(row[7])
+    if text_hash(text, reasoning) != row[17]:
+        raise ValueError(f"the text of {row[2]!r}/{row[3]} is not what was written")
+    if row[20] is not None and rest_hash(row[8], row[10]) != row[20]:
+        raise ValueError(f"the token ids of {row[2]!r}/{row[3]} are not what was written")
     return Completion(
         key=row[0],
         task_id=row[1],
@@ -184,8 +270,8 @@ def row_completion(row: Sequence[Any]) -> Completion:
         repeat=row[3],
         stop_reason=StopReason(row[4]),
         thought=Thought(row[5]),
-        text=unpack_text(row[6]),
-        reasoning=None if row[7] is None else unpack_text(row[7]),
+        text=text,
+        reasoning=reasoning,
         raw_text=None if row[8] is None else unpack_text(row[8]),
         prompt_token_ids=unpack_ids(row[9]),
         token_ids=unpack_ids(row[10]),
@@ -195,8 +281,8 @@ def row_completion(row: Sequence[Any]) -> Completion:
         started_at=row[14],
         finished_at=row[15],
         target=row[16],
-        finish_word=row[17],
-        model=row[18],
+        finish_word=row[18],
+        model=row[19],
     )
 
 

@@ -1,0 +1,46 @@
+"""Open a run's database for reading: never writing, also from a folder that can't be written."""
+
+import sqlite3
+from pathlib import Path
+from typing import NoReturn
+
+from g4eval.errors import StoreError
+from g4eval.store.birth import DATABASE, HALF_MADE
+from g4eval.store.damage import HINT
+
+
+def open_to_read(folder: Path) -> sqlite3.Connection:
+    """Return a connection to a run's database; raises StoreError where there is none to read."""
+    path = folder / DATABASE
+    if path.with_name(HALF_MADE).exists() and not path.is_file():
+        _refuse_half_made(folder)
+    if not path.is_file():
+        raise StoreError("there is no run here", where=folder, hint="give the folder of a run")
+    failure: sqlite3.Error | None = None
+    ways = ["mode=ro"]
+    log = path.with_name(f"{DATABASE}-wal")
+    if not (log.exists() and log.stat().st_size):
+        ways.append("mode=ro&immutable=1")  # a folder that can't be written, and nothing to recover
+    for options in ways:
+        db = sqlite3.connect(f"{path.resolve().as_uri()}?{options}", uri=True)
+        try:
+            db.execute("SELECT 1 FROM meta").fetchone()
+        except sqlite3.OperationalError as error:
+            db.close()
+            failure = error
+        except sqlite3.DatabaseError as error:
+            db.close()
+            raise StoreError(f"the run can't be read: {error}", where=path, hint=HINT) from error
+        else:
+            return db
+    if str(failure).startswith("no such table"):  # older versions made a run under its own name
+        _refuse_half_made(folder)
+    raise StoreError(f"the run can't be read: {failure}", where=path) from failure
+
+
+def _refuse_half_made(folder: Path) -> NoReturn:
+    raise StoreError(
+        "the run is only being made: nothing is stored yet",
+        where=folder,
+        hint="try again in a moment; if it was stopped there, its command makes it anew",
+    )

@@ -1,0 +1,99 @@
+"""What a run's rows are read as, and how a row is checked on its way in."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from g4eval.records import Grade, Outcome, StopReason, Thought
+from g4eval.store import schema
+from g4eval.store.damage import check_row
+
+N_HASHED = len(schema.HASHED_OF_A_COMPLETION.split(", "))
+_COMPLETION_KINDS = (
+    *(str, str, str, int, str, str, str, str, int, int, int, float, float, str, str, str, str, str),
+)
+_GRADE_KINDS = (str, str, int, str, str, str, str, str, str, float)
+
+
+def check_completion(row: Sequence[Any]) -> None:
+    """Check the hashed columns of a completion; raises ValueError."""
+    check_row(row[:N_HASHED], row[N_HASHED], _COMPLETION_KINDS, f"completion {row[2]!r}/{row[3]!r}")
+
+
+def checked_grade(row: Sequence[Any]) -> Grade | None:
+    """Return the grade of `_hashed_grade`'s columns, checked; None: there is none."""
+    if row[0] is None:
+        return None
+    check_row(row[:-1], row[-1], _GRADE_KINDS, f"a grade of {str(row[0])[:12]!r}")
+    return schema.row_grade(row[:-2])
+
+
+def parse_groups(text: str) -> dict[str, str]:
+    """Return a sample's groups, as JSON has them."""
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise TypeError("a sample's groups are no object")
+    return {str(name): str(value) for name, value in found.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSample:
+    """A sample as the store knows it."""
+
+    sample_id: str
+    position: int  # the task's order
+    target: Any  # None for gated tasks
+    groups: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRow:
+    """One completion without its texts, and its newest grade."""
+
+    key: str
+    sample_id: str
+    repeat: int
+    stop_reason: StopReason
+    thought: Thought
+    text_hash: str  # of reasoning and text; equal for equal completions
+    prompt_hash: str | None
+    prompt_tokens: int | None
+    reasoning_tokens: int | None
+    completion_tokens: int | None
+    started_at: float
+    finished_at: float
+    grade: Grade | None
+
+    @property
+    def outcome(self) -> Outcome:
+        """The grade's outcome; not yet graded is ungraded."""
+        return Outcome.UNGRADED if self.grade is None else self.grade.outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredTexts:
+    """The texts of one completion that a reader looks at, still packed, and its newest grade."""
+
+    sample_id: str
+    repeat: int
+    text: bytes  # `schema.unpack_text` unpacks it
+    reasoning: bytes | None
+    stop_reason: StopReason
+    prompt_hash: str | None
+    prompt_tokens: int | None
+    reasoning_tokens: int | None
+    started_at: float
+    finished_at: float
+    grade: Grade | None
+
+
+def outcome_row(row: Sequence[Any]) -> tuple[Any, ...]:
+    """Return what `RunReader.outcome_rows` yields, checked; no record is made of it."""
+    check_completion(row)
+    grade = row[N_HASHED + 1 : -1]
+    if grade[0] is not None:
+        check_row(grade[:-1], grade[-1], _GRADE_KINDS, f"a grade of {str(row[0])[:12]!r}")
+    return (
+        *(row[2], row[3], grade[3], row[4], row[5], row[10], row[7], grade[1], grade[2], row[-1]),
+    )
