@@ -276,9 +276,10 @@
       renderList();
     }
     const link = list.querySelectorAll(".samples a")[at % PAGE];
-    if (link && list.offsetParent !== null) {
-      const [top, bottom] = [link.offsetTop - list.offsetTop, link.offsetTop - list.offsetTop + link.offsetHeight];
-      if (top < list.scrollTop || bottom > list.scrollTop + list.clientHeight) list.scrollTop = top - list.clientHeight / 3;
+    if (!link || list.offsetParent === null) return;
+    const [outer, inner] = [list.getBoundingClientRect(), link.getBoundingClientRect()];
+    if (inner.top < outer.top || inner.bottom > Math.min(outer.bottom, innerHeight)) {
+      list.scrollTop += inner.top - outer.top - list.clientHeight / 3;
     }
   }
 
@@ -320,7 +321,9 @@
     apply();
     // A link from another page opens its sample, and brings it into view.
     Promise.resolve(route(false)).then(() => {
-      if (open !== null) (list.offsetParent === null ? detail : box).scrollIntoView({ block: "start" });
+      if (open === null) return;
+      (list.offsetParent === null ? detail : box).scrollIntoView({ block: "start" });
+      bringIntoList(open);
     });
     box.dataset.ready = "true";
   });
