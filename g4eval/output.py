@@ -53,6 +53,7 @@ class SafeStream(io.TextIOBase):
         self._stream = stream
         self._name = name
         self._must_arrive = must_arrive  # False: what can't be said is dropped
+        self.reader_has_gone = False
 
     @property
     def raw(self) -> TextIO | None:
@@ -84,6 +85,7 @@ class SafeStream(io.TextIOBase):
                 encoding = self.encoding
                 self._there().write(shown.encode(encoding, "backslashreplace").decode(encoding))
         except BrokenPipeError:
+            self.reader_has_gone = True
             raise
         except (OSError, ValueError, NotReadyError) as error:
             self._failed(error)
@@ -96,6 +98,7 @@ class SafeStream(io.TextIOBase):
         try:
             self._stream.flush()
         except BrokenPipeError:
+            self.reader_has_gone = True
             raise
         except OSError as error:
             self._failed(error)

@@ -27,11 +27,12 @@ def main() -> None:
 
 def _run() -> int:
     """Run the command line behind the border of what is shown; return the exit code."""
+    stdout = None
     try:
         interrupts.prepare_last_words(_last_words())
         from g4eval.output import SafeStream
 
-        sys.stdout = SafeStream(sys.stdout, "standard output")
+        stdout = sys.stdout = SafeStream(sys.stdout, "standard output")
         sys.stderr = SafeStream(sys.stderr, "standard error", must_arrive=False)
         from g4eval.cli.main import cli
 
@@ -41,7 +42,7 @@ def _run() -> int:
     except SystemExit as leave:
         # click leaves where the reader of a pipe has gone: that is no error of ours. Whoever else
         # leaves, a plugin or a library, has ended the command with its work undone.
-        gone = isinstance(leave.__context__, BrokenPipeError)
+        gone = stdout is not None and stdout.reader_has_gone
         code = 0 if gone else _explain(RuntimeError(f"sys.exit({leave.code!r}) was called"))
     except BaseException as error:  # noqa: BLE001  whatever it is, the exit code is ours to settle
         code = _explain(error)
@@ -102,10 +103,10 @@ def _known(error: BaseException) -> tuple[int | None, str]:
 
     from g4eval.errors import G4EvalError
 
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return 5, f"the disk is full: {error.filename or 'nothing more can be written'}"
     if isinstance(error, G4EvalError):
         return error.exit_code, str(error)
+    if (said := _of_the_machine(error)) is not None:
+        return 5, said
     if isinstance(error, click.Abort):
         return INTERRUPTED, ""
     if isinstance(error, click.UsageError):
@@ -114,6 +115,27 @@ def _known(error: BaseException) -> tuple[int | None, str]:
     if isinstance(error, click.ClickException):
         return 2, error.format_message()
     return None, ""
+
+
+def _of_the_machine(error: BaseException) -> str | None:
+    """Return what is wrong with the machine around us, if anything is; None: it isn't that."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk is full: {error.filename or 'nothing more can be written'}"
+    if isinstance(error, MemoryError) or "can't start new thread" in str(error):
+        return "the memory is used up\n  try: end other programs, or raise ulimit -v"
+    if isinstance(error, FileNotFoundError) and _folder_is_gone():
+        return "the working directory is gone\n  try: cd to one that is there"
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return f"a name is too long\n  at: {str(error.filename)[:200]}"
+    return None
+
+
+def _folder_is_gone() -> bool:
+    try:
+        os.getcwd()  # noqa: PTH109  Path.cwd() is the same, and slower to import
+    except FileNotFoundError:
+        return True
+    return False
 
 
 if __name__ == "__main__":

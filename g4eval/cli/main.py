@@ -1,12 +1,13 @@
 """`g4eval`: a table of commands, each imported when it is called, so that --help is quick."""
 
 import importlib
+import os
 from typing import Any
 
 import click
 
 import g4eval
-from g4eval.errors import UsageError, nearest
+from g4eval.errors import NotReadyError, UsageError, nearest
 
 # name -> (module of g4eval.cli, one line of help)
 COMMANDS = {
@@ -29,6 +30,35 @@ COMMANDS = {
 }
 
 
+# MiB of address space that a command needs, by trial: below it libraries end the process as they
+# like. What loads engines, or starts graders, needs the most.
+SPACE = {
+    **dict.fromkeys(("tasks", "published"), 0),
+    **dict.fromkeys(("show", "export", "ls", "check", "completion", "doctor"), 256),
+    **dict.fromkeys(("report", "grade", "compare", "gate-plan"), 448),
+}
+MOST_SPACE = 1024
+
+
+def check_room(command: str) -> None:
+    """Refuse a command that can't live in the address space there is (`ulimit -v`)."""
+    try:
+        import resource  # noqa: PLC0415  Unix alone has it
+    except ImportError:  # no Unix, no such limit
+        return
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # each thread of it takes space for itself
+    needed = SPACE.get(command, MOST_SPACE) << 20
+    if limit < needed:
+        raise NotReadyError(
+            f"the address space is limited to {limit >> 20:,} MiB",
+            where=f"g4eval {command}",
+            hint=f"ulimit -v {needed >> 10} or more: it needs {needed >> 20:,} MiB",
+        )
+
+
 class LazyGroup(click.Group):
     """A group that knows its commands' names and help without importing them."""
 
@@ -40,6 +70,7 @@ class LazyGroup(click.Group):
         """Import one command."""
         if cmd_name not in COMMANDS:
             raise UsageError(f"{cmd_name!r} is not a command", hint=nearest(cmd_name, COMMANDS))
+        check_room(cmd_name)
         module = importlib.import_module(f"g4eval.cli.{COMMANDS[cmd_name][0]}")
         command: click.Command = module.command
         return command

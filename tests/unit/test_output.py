@@ -114,6 +114,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, place: str) -> 
         ("2>/dev/full", 0, ""),
         ("2>&-", 0, ""),
         ("| head -c 10 >/dev/null", 0, ""),
+        ("| true", 0, ""),
     ],
 )
 def test_a_stream_that_takes_nothing_is_an_error_with_its_reason(redirect, code, said) -> None:
@@ -136,3 +137,56 @@ def test_an_error_shows_hostile_names_escaped() -> None:
     assert done.returncode == 2
     assert "no\\u001b]0;run\\u0007\\u202e" in done.stderr
     assert json.dumps(done.stdout + done.stderr).count("\\u001b") == done.stderr.count("\\u001b")
+
+
+@pytest.mark.parametrize("command", ["show x", "run demo_math --engine fake --model m", "report x"])
+@pytest.mark.parametrize("megabytes", [150, 200, 250])
+def test_too_little_address_space_is_said_before_anything_is_loaded(command, megabytes) -> None:
+    limited = f"ulimit -v {megabytes << 10}; {sys.executable} -m g4eval {command}"
+    done = subprocess.run(
+        ["bash", "-c", limited], check=False, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 5, done.stderr
+    assert f"the address space is limited to {megabytes} MiB" in done.stderr
+    assert "ulimit -v" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["doctor", "tasks", "show x", "published"])
+def test_a_working_directory_that_was_deleted_is_no_bug(tmp_path: Path, command: str) -> None:
+    there = f"mkdir gone && cd gone && rmdir ../gone && {sys.executable} -m g4eval {command}"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        ["bash", "-c", there], cwd=tmp_path, env=environment, check=False, capture_output=True,
+        text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode in (0, 2, 5), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["show", "x" * 300],
+        ["show", "d/" * 2100],
+        ["export", "x" * 5000, "--to", "jsonl"],
+        ["report", "x", "--out", "y" * 300],
+        ["compare", "a" * 300, "b" * 5000],
+        ["import", "demo_math", "f" * 300, "--model", "m"],
+        ["run", "demo_math", "--engine", "fake", "--model", "m", "--run-id", "r" * 300],
+        ["run", "demo_math", "--engine", "fake", "--model", "m" * 5000],
+        ["run", "demo_math", "--engine", "fake", "--model", "m", "--runs-dir", "d/" * 2100],
+        ["run", "demo_math", "--engine", "fake", "--model", "m", "--log-file", "l" * 300],
+        ["run", "demo_math", "--engine", "fake", "--model", "m", "--data-dir", "l" * 5000],
+        ["run", "demo_math", "--config", "c" * 300],
+        ["run", "--from", "c" * 5000],
+        ["tasks", "--tasks-dir", "t" * 300],
+        ["gate", "a" * 300, "b", "--policy", "p" * 300],
+        ["logprobs", "f" * 300, "--model", "m", "--engine", "fake"],
+        ["judge", "j" * 5000],
+        ["show", "nul\0byte"],
+    ],
+)
+def test_names_longer_than_a_file_system_takes_are_the_users_errors(quick_cli, arguments) -> None:
+    done = quick_cli(*arguments)
+    assert done.returncode in (0, 2, 5), done.stderr[-600:]
+    assert "a bug in g4eval" not in done.stderr
