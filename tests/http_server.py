@@ -166,6 +166,16 @@ class HttpServer:
                 self.n_open -= 1
 
 
+async def read_head(reader: asyncio.StreamReader) -> tuple[str, str, dict[str, str]]:
+    """The method, target and headers of the next request, its body read and dropped."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    first, *lines = head.rstrip("\r\n").split("\r\n")
+    method, target, _ = first.split(" ")
+    headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
+    await reader.readexactly(int(headers.get("content-length", 0)))
+    return method, target, headers
+
+
 async def _read_request(reader: asyncio.StreamReader) -> HttpRequest | None:
     try:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
