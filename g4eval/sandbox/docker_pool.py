@@ -210,7 +210,7 @@ class DockerSandbox:
         )
         try:
             Slot(self._schedule, containers, first, self.overheads.append).serve()
-        except SandboxError as error:
+        except Exception as error:  # noqa: BLE001  a bug of ours too: nobody may wait for ever
             for task in self._schedule.close():
                 task.resolve(error)
 

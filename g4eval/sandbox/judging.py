@@ -23,7 +23,13 @@ from g4eval.sandbox.compare import (
 from g4eval.sandbox.frames import StreamError
 from g4eval.sandbox.protocol import End, Lap, Report
 from g4eval.sandbox.turns import Turns
-from g4eval.sandbox.values import ValueTreeError, is_opaque, read_expected, rebuild_value
+from g4eval.sandbox.values import (
+    ValueTreeError,
+    is_opaque,
+    read_expected,
+    rebuild_value,
+    too_large_to_compare,
+)
 
 # Official codes: per test True, False or -2 wrong, -3 time limit, -4 error; -5 the child died.
 WRONG, TIME, ERROR, DIED = -2, -3, -4, -5
@@ -150,7 +156,10 @@ class Judging:
         if not self._alarmed:
             return True
         # Officially, one who swallows the alarm may still return; a program has its line printed.
-        return self._job.fn_name is None and self._difference(report.payload) is None
+        try:
+            return self._job.fn_name is None and self._difference(report.payload) is None
+        except Exception:  # noqa: BLE001  no answer, late or not
+            return False
 
     def _late(self) -> None:
         if self._shared_lap:
@@ -170,7 +179,7 @@ class Judging:
     def _output(self, payload: bytes) -> None:
         try:
             difference = self._difference(payload)
-        except (ComparisonError, UnicodeDecodeError) as error:
+        except Exception as error:  # noqa: BLE001  whatever comparing these two raises
             return self._failed({"stage": "comparison", "error": str(error)})
         if difference is None:
             return self._passed(official=True)
@@ -184,18 +193,22 @@ class Judging:
             return self._decide(Verdict.WRONG_ANSWER, UNEQUAL, f"no value came back: {error}")
         if is_opaque(value):
             self._flags["opaque_value"] = True
-        if self._job.reading is Reading.FAIR:
-            equal = values_equal_fair(value, expected)
-        else:
-            try:
-                equal = self._equal_official(value, expected)
-            except ComparisonError as error:
-                return self._decide(Verdict.RUNTIME_ERROR, ERROR, str(error))
+        try:
+            equal = self._equal(value, expected)
+        except Exception as error:  # noqa: BLE001  whatever comparing these two raises
+            return self._decide(Verdict.RUNTIME_ERROR, ERROR, str(error))
         if equal:
             return self._passed(official=equal)
         return self._decide(
             Verdict.WRONG_ANSWER, UNEQUAL, f"{_shown(value)} where {_shown(expected)} is expected"
         )
+
+    def _equal(self, value: Any, expected: Any) -> bool:
+        if too_large_to_compare(value, expected):
+            raise ComparisonError("an array that makes more of the expected value than fits here")
+        if self._job.reading is Reading.FAIR:
+            return values_equal_fair(value, expected)
+        return self._equal_official(value, expected)
 
     def _equal_official(self, value: Any, expected: Any) -> bool:
         result = values_equal_official(value, expected)

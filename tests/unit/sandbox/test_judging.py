@@ -1,9 +1,13 @@
 """From a run's frames to its result: verdicts and the official checker's list, no container."""
 
 import json
+import time
+import warnings
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from g4eval.sandbox.base import CodeJob, CodeTest, Reading, Verdict
 from g4eval.sandbox.judging import Judging
@@ -218,3 +222,62 @@ def test_the_error_says_what_came_and_what_was_expected() -> None:
 def test_unreadable_fields_of_a_frame_do_no_harm() -> None:
     _, result = judge(job("6"), report(b"X", b"\xff{"))
     assert result.verdict is Verdict.RUNTIME_ERROR
+
+
+COLLIDING = [["i", format(((1 << 61) - 1) * k, "x")] for k in range(1, 50_000)]
+HOSTILE_VALUES = {
+    "deep": b'{"j": ' + b"[" * 700 + b"]" * 700 + b"}",
+    "deep tree": b'{"t": ' + b'["l", [' * 700 + b"]]" * 700 + b"}",
+    "colliding set": json.dumps({"t": ["e", COLLIDING]}).encode(),
+    "colliding keys": json.dumps({"t": ["d", [[key, ["n"]] for key in COLLIDING]]}).encode(),
+    "fraction": json.dumps({"t": ["q", "1" * 1_000_000, "3" * 1_000_001]}).encode(),
+    "array type": b'{"t": ["a", "f8,(2i4", [1], ""]}',
+    "array shape": b'{"t": ["a", "<i8", [-1, -1], "0000000000000000"]}',
+    "spread array": json.dumps({"t": ["a", "|b1", [200_000, 1], "01" * 200_000]}).encode(),
+    "arrays inside": json.dumps(
+        {"t": ["l", [["a", "|b1", [200_000, 1], "01" * 200_000]]]}
+    ).encode(),
+    "signalling": b'{"t": ["m", "sNaN"]}',
+    "long integer": b'{"j": 1' + b"0" * 400 + b"}",
+    "null": b"null",
+    "a text": b'"j"',
+    "no tag": b'{"t": []}',
+    "a list as a tag": b'{"t": [["l"], []]}',
+}
+
+
+@pytest.mark.parametrize("reading", Reading)
+@pytest.mark.parametrize("expected", ["6", "6.5", json.dumps([1] * 1000), "[[1]]", '{"a": 1}'])
+@pytest.mark.parametrize("payload", HOSTILE_VALUES.values(), ids=HOSTILE_VALUES)
+def test_a_value_written_by_hand_is_wrong_and_takes_no_time(payload, expected, reading) -> None:
+    started = time.process_time()
+    _, result = judge(job(expected, fn_name="f", reading=reading), report(b"V", payload))
+    assert result.verdict in (Verdict.WRONG_ANSWER, Verdict.RUNTIME_ERROR)
+    assert time.process_time() - started < 5  # minutes to hours without the limits
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=8,
+)
+TAGS = st.sampled_from("nbifcsylpezdqmagux")
+trees = st.recursive(
+    st.tuples(TAGS, json_values).map(list),
+    lambda inner: st.tuples(TAGS, st.lists(inner, max_size=3) | json_values, inner).map(list),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    body=st.builds(lambda t: {"t": t}, trees) | st.builds(lambda j: {"j": j}, json_values),
+    expected=json_values,
+    reading=st.sampled_from(Reading),
+)
+def test_no_value_makes_judging_fail(body, expected, reading) -> None:
+    of = job(json.dumps(expected), fn_name="f", reading=reading)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numpy's, of comparisons that nobody would make
+        _, result = judge(of, report(b"V", json.dumps(body).encode()))
+    assert result.verdict in ("AC", "WA", "RTE")
