@@ -11,19 +11,12 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from g4eval.bounded_yaml import MAX_CHARACTERS, load_yaml
 from g4eval.errors import ConfigError, nearest
 
 Model = TypeVar("Model", bound=BaseModel)
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """YAML without dates: `2024-08-01` is text, as it is in JSON."""
-
-
-_PlainLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
+MAX_REPEATS = 100_000
+SHOWN = 300  # characters of a value that breaks its rule
 
 
 class SamplingParams(BaseModel):
@@ -51,7 +44,9 @@ class RunConfig(BaseModel):
     engine: str = "auto"
     profile: str | None = None
     base_url: str | None = None
-    repeats: int | None = Field(default=None, ge=1, strict=True)  # None: each task's own number
+    repeats: int | None = Field(
+        default=None, ge=1, le=MAX_REPEATS, strict=True
+    )  # None: each task's own number
     limit: int | None = Field(default=None, ge=1, strict=True)  # None: all samples
     seed: int = Field(default=0, ge=0, strict=True)
     data_dir: Path | None = None
@@ -90,9 +85,9 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
         if not equals or not key:
             raise ConfigError(f"{pair!r} is not KEY=VALUE", where="--set")
         try:
-            settings[key.strip()] = yaml.load(text, _PlainLoader)  # noqa: S506  a SafeLoader
+            settings[key.strip()] = load_yaml(text)
         except (yaml.YAMLError, RecursionError, ValueError) as error:
-            shown = "it" if "extra_body" in key else repr(text)
+            shown = "it" if "extra_body" in key else f"{text!r:.{SHOWN}}"
             raise ConfigError(f"{shown} can't be read as a value", where=f"--set {key}") from error
     return settings
 
@@ -108,25 +103,30 @@ def parse_model(
     """Check `values` against a pydantic model; the first broken rule becomes a ConfigError."""
     try:
         return model.model_validate(dict(values))
+    except RecursionError as error:
+        raise ConfigError("is nested too deeply", where=where) from error
     except ValidationError as error:
         first = error.errors()[0]
         key = prefix + ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             known = [f.alias or name for name, f in model.model_fields.items()]
             hint = nearest(str(first["loc"][-1]), known)
-            raise ConfigError(f"{key!r} is not a known key", where=where, hint=hint) from error
+            raise ConfigError(
+                f"{key!r:.{SHOWN}} is not a known key", where=where, hint=hint
+            ) from error
         message = first["msg"].removeprefix("Value error, ")
         place = f"{key}: " if first["loc"] else prefix  # no place: several keys together
         secret = any(name in key for name in ("header", "extra_body"))
-        shown = "what is given" if secret else repr(first["input"])
+        shown = "what is given" if secret else f"{first['input']!r:.{SHOWN}}"
         raise ConfigError(f"{place}{shown} breaks its rule: {message}", where=where) from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping in a YAML file; raises ConfigError with the line for anything else."""
     try:
-        text = path.read_text(encoding="utf-8")
-        value = yaml.load(text, _PlainLoader)  # noqa: S506  a SafeLoader
+        with path.open("rb") as stream:
+            text = stream.read(4 * MAX_CHARACTERS + 1).decode("utf-8-sig")
+        value = load_yaml(text)
     except OSError as error:
         raise ConfigError(f"can't be read: {error.strerror}", where=path) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:

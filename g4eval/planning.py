@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import g4eval
-from g4eval.config import RunConfig, SamplingParams, parse_model
+from g4eval.config import MAX_REPEATS, RunConfig, SamplingParams, parse_model
 from g4eval.engines.base import Answers, EngineFacts
 from g4eval.engines.server_address import public_address
 from g4eval.engines.server_secrets import without_secrets
@@ -20,10 +20,12 @@ from g4eval.errors import (
     nearest,
 )
 from g4eval.fingerprint import sha256_json
+from g4eval.graders.plugin_grader import example_of, try_grader
 from g4eval.graders.pool import GraderRef
 from g4eval.pipeline import TaskPlan, limit_samples
 from g4eval.profile import Profile, get_profile, profile_of
 from g4eval.sandbox.docker_pool import check_ready
+from g4eval.task.conversion import selected
 from g4eval.task.datasets import load_samples
 from g4eval.task.loader import Task, find_tasks, get_tasks
 
@@ -176,7 +178,7 @@ def answers_of(plans: tuple[TaskPlan, ...]) -> Answers:
     graders = {p.task.spec.id: GraderRef.of(p.task).load() for p in plans}
 
     def answer(task_id: str, sample_id: str, repeat: int, right: bool) -> str | None:  # noqa: FBT001
-        return graders[task_id].example(samples[task_id][sample_id], repeat, right=right)
+        return example_of(graders[task_id], samples[task_id][sample_id], repeat, right=right)
 
     return answer
 
@@ -206,7 +208,7 @@ def _check_grader(task: Task) -> None:
     try:
         GraderRef.of(task).load()
     except UsageError as error:
-        raise TaskError(error.what, where=task.folder, hint=error.hint) from error
+        raise TaskError(error.what, where=error.where or task.folder, hint=error.hint) from error
 
 
 def _plan_task(config: RunConfig, task: Task, profile: Profile | None) -> TaskPlan:
@@ -222,15 +224,18 @@ def _plan_task(config: RunConfig, task: Task, profile: Profile | None) -> TaskPl
         )
     repeats = config.repeats or settings.pop("repeats", spec.repeats)
     settings.pop("repeats", None)
-    if not isinstance(repeats, int) or isinstance(repeats, bool) or repeats < 1:
-        raise ConfigError(f"{repeats!r} is not 1 or more", where=f"--set {spec.id}.repeats")
+    if type(repeats) is not int or not 1 <= repeats <= MAX_REPEATS:
+        raise ConfigError(
+            f"{repeats!r:.100} is not 1 to {MAX_REPEATS:,}", where=f"--set {spec.id}.repeats"
+        )
     budget = settings.pop("max_new_tokens", None)
     data = load_samples(task, config.data_dir, allow_partial=config.allow_partial_data)
-    select = task.hook("select")
-    samples = data.samples if select is None else select(data.samples, settings)
+    samples = selected(task, data.samples, settings)
     if not samples:
         raise UsageError(f"the settings of {spec.id!r} leave no sample", hint="widen them")
     task.messages(samples[0], 0, variant=prompt)  # what is off in a prompt shows before the start
+    if spec.grader.startswith("plugin:"):
+        try_grader(GraderRef.of(task).load(), task.folder, samples[0])
     return TaskPlan(
         task=task,
         data=data,

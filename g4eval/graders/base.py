@@ -3,6 +3,8 @@
 Every implementation passes `tests/contract/test_grader.py`.
 """
 
+import traceback
+from pathlib import Path
 from typing import Protocol
 
 from g4eval.records import Completion, Grade, Outcome, Sample, Thought
@@ -38,6 +40,10 @@ GRADERS = Registry[Grader](
 )
 
 
+class TimeUpError(BaseException):
+    """A grader used up its seconds; no handler of its own catches this."""
+
+
 class NamedGrader(Protocol):
     """What a grade says of its grader."""
 
@@ -49,16 +55,25 @@ def grade_completion(grader: Grader, sample: Sample, completion: Completion) -> 
     """Grade one completion, a thought that never ended first: it has no answer.
 
     Whatever number such a thought mentions, the model had not settled on it. A grader that raises
-    is our failure, so the completion is ungraded. MemoryError and a worker's time-out pass through.
+    is our failure, so the completion is ungraded; one that exits or interrupts too. MemoryError and
+    a worker's time-out pass through.
     """
     if completion.thought is Thought.OPEN:
         return no_answer(grader, completion)
     try:
         return grader.grade(sample, completion)
-    except (MemoryError, TimeoutError):
+    except (MemoryError, TimeUpError):
         raise
-    except Exception as error:  # noqa: BLE001  any bug of a grader is ours, never the model's
-        return ungraded(grader, completion, f"{type(error).__name__} in the grader")
+    except BaseException as error:  # noqa: BLE001  any bug of a grader is ours, never the model's
+        return ungraded(grader, completion, raised_reason(error))
+
+
+def raised_reason(error: BaseException) -> str:
+    """Return why there is no grade: the kind of error, and the line of a plugin that raised it."""
+    frames = [(Path(f.filename), f.lineno) for f in traceback.extract_tb(error.__traceback__)]
+    lines = [f"{p.parent.name}/{p.name}:{line}" for p, line in frames if p.name == "plugin.py"]
+    at = f" at {lines[-1]}" if lines else ""
+    return f"{type(error).__name__} in the grader{at}"
 
 
 def no_answer(grader: NamedGrader, completion: Completion) -> Grade:

@@ -25,10 +25,19 @@ from threading import Thread
 from types import FrameType, TracebackType
 from typing import Protocol, Self, cast
 
-from g4eval.errors import TaskError
-from g4eval.graders.base import GRADERS, Grader, grade_completion, no_answer, ungraded
+from g4eval.errors import G4EvalError
+from g4eval.graders.base import (
+    GRADERS,
+    Grader,
+    TimeUpError,
+    grade_completion,
+    no_answer,
+    raised_reason,
+    ungraded,
+)
+from g4eval.graders.plugin_grader import checked_grade, leave_if_forked, load_plugin_grader
 from g4eval.records import Completion, Grade, Json, Sample, Thought
-from g4eval.task.loader import Task, load_plugin
+from g4eval.task.loader import Task
 
 BATCH = 64  # completions a worker takes at a time, at most
 BATCHES_PER_WORKER = 3  # under way at once, so that a worker never waits for the next
@@ -315,7 +324,13 @@ def _concurrency(grader: Grader | AsyncGrader, pool: GraderPool) -> int:
 async def _grade_async(grader: AsyncGrader, sample: Sample, completion: Completion) -> Grade:
     if completion.thought is Thought.OPEN:
         return no_answer(grader, completion)
-    return await grader.grade(sample, completion)
+    try:
+        grade = await grader.grade(sample, completion)
+    except (G4EvalError, asyncio.CancelledError):
+        raise
+    except Exception as error:  # noqa: BLE001  any bug of a grader is ours, never the model's
+        return ungraded(grader, completion, raised_reason(error))
+    return checked_grade(grade, grader, completion)
 
 
 def _text_only(completion: Completion) -> Completion:
@@ -329,19 +344,12 @@ def _text_only(completion: Completion) -> Completion:
 def _load_grader(ref: GraderRef) -> Grader:
     if ref.folder is None:
         return GRADERS.load(ref.name)()
-    plugin = load_plugin(ref.folder / "plugin.py")
-    grader_class = getattr(plugin, ref.name, None)
-    if grader_class is None:
-        raise TaskError(f"the plugin has no class {ref.name!r}", where=ref.folder / "plugin.py")
-    return cast("Grader", grader_class())
-
-
-class _TimeUpError(TimeoutError):
-    """A grader used up its seconds."""
+    return load_plugin_grader(ref.folder, ref.name)
 
 
 def _start_worker() -> None:
-    """Leave interrupts to the parent, cap memory, and end when the parent does."""
+    """Leave interrupts to the parent, cap memory, print to stderr, and end when the parent does."""
+    os.dup2(2, 1)  # stdout is the parent's data; a plugin may print
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what stops a service is sent to all of it
     signal.signal(signal.SIGALRM, _time_up)
@@ -359,7 +367,7 @@ def _end_with(sentinel: int) -> None:
 
 
 def _time_up(_signal: int, _frame: FrameType | None) -> None:
-    raise _TimeUpError
+    raise TimeUpError
 
 
 def _grade_pairs(ref: GraderRef, pairs: list[tuple[Sample, Completion]]) -> list[Grade]:
@@ -369,13 +377,16 @@ def _grade_pairs(ref: GraderRef, pairs: list[tuple[Sample, Completion]]) -> list
 
 
 def _grade_in_time(grader: Grader, sample: Sample, completion: Completion) -> Grade:
+    me = os.getpid()
     try:
         signal.setitimer(signal.ITIMER_REAL, SECONDS_PER_GRADE)
         try:
-            return grade_completion(grader, sample, completion)
+            grade = grade_completion(grader, sample, completion)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-    except _TimeUpError:
+            leave_if_forked(me)
+    except TimeUpError:
         return ungraded(grader, completion, f"no grade within {SECONDS_PER_GRADE:g} s")
     except MemoryError:
         return ungraded(grader, completion, "the grader used up its memory")
+    return checked_grade(grade, grader, completion)

@@ -11,7 +11,7 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -20,23 +20,15 @@ from g4eval.errors import DataError, MissingExtraError, TaskError
 from g4eval.fingerprint import canonical_json
 from g4eval.jsonlines import read_json_lines
 from g4eval.records import Sample
+from g4eval.task.conversion import samples_of
 from g4eval.task.hub import hub_rows
 from g4eval.task.loader import Task
 from g4eval.task.spec import SourceSpec
 
 TARGET_HASH_DIGITS = 16
 MAX_FIELD_CHARACTERS = 1 << 24  # of a CSV field; the csv module's own limit is 131,072
+MAX_MEMBER_BYTES = 1 << 30  # of an archive, unpacked
 AGAIN = "take the data from its source again, unchanged"
-
-
-class Row(dict[str, Any]):
-    """One row of the data; a column that it lacks is an error of the data, not of the reader."""
-
-    def __missing__(self, column: str) -> Any:
-        raise DataError(
-            f"the column {column!r} is missing",
-            hint=f"columns present: {', '.join(sorted(map(str, self))) or 'none'}",
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +57,7 @@ def load_samples(task: Task, data_dir: Path | None, *, allow_partial: bool = Fal
     spec = task.spec
     source, rows = _first_source(task, data_dir)
     where = _place(source, task, data_dir)
-    samples = _known_ones(task, _samples(task, source, rows, where))
+    samples = _known_ones(task, samples_of(task, source, rows, where))
     _check_rows(task, samples, where, allow_partial=allow_partial)
     _check_targets(task, samples, where)
     text = text_hash(samples)
@@ -159,8 +151,15 @@ def _file_rows(path: Path, source: SourceSpec) -> Iterable[Mapping[str, Any]]:
 def _archive_rows(path: Path, member: str, password: str | None) -> list[dict[str, Any]]:
     secret = None if password is None else password.encode()
     try:
-        with zipfile.ZipFile(path) as archive:
-            text = archive.read(member, pwd=secret).decode("utf-8")
+        with zipfile.ZipFile(path) as archive, archive.open(member, pwd=secret) as stream:
+            data = stream.read(MAX_MEMBER_BYTES + 1)
+        if len(data) > MAX_MEMBER_BYTES:
+            raise DataError(
+                f"{member!r} in the archive unpacks to over {MAX_MEMBER_BYTES:,} bytes",
+                where=path,
+                hint=AGAIN,
+            )
+        text = data.decode("utf-8")
     except KeyError as error:
         raise DataError(f"the archive has no {member!r}", where=path, hint=AGAIN) from error
     except RuntimeError as error:  # what zipfile raises for a missing or wrong password
@@ -181,7 +180,7 @@ def _archive_rows(path: Path, member: str, password: str | None) -> list[dict[st
         return _csv_rows(io.StringIO(text, newline=""), f"{path}:{member}")
     try:
         return [json.loads(line) for line in text.split("\n") if line.strip()]
-    except ValueError:
+    except (ValueError, RecursionError):
         what = f"{member!r} in the archive is not JSON lines"
         raise DataError(what, where=path, hint=AGAIN) from None
 
@@ -197,45 +196,6 @@ def _csv_rows(stream: IO[str], where: str) -> list[dict[str, Any]]:
     if longer:
         raise DataError(f"row {longer[0]} has more fields than the header", where=where, hint=AGAIN)
     return rows
-
-
-def _samples(
-    task: Task, source: SourceSpec, rows: Iterable[Mapping[str, Any]], where: str
-) -> list[Sample]:
-    number = 0
-
-    def counted() -> Iterator[Row]:
-        nonlocal number
-        for row in rows:
-            number += 1
-            yield Row(row)
-
-    convert_all = task.hook("to_samples")
-    convert: Callable[[Row, str], Sample] = task.hook("to_sample") or (
-        lambda row, _: _by_columns(row, source)
-    )
-    try:
-        if convert_all is not None:
-            return list(convert_all(counted(), source.kind))
-        return [convert(row, source.kind) for row in counted()]
-    except DataError as error:
-        place = f"{error.where or where}, row {number}" if number else error.where or where
-        raise DataError(error.what, where=place, hint=error.hint) from error
-
-
-def _by_columns(row: Row, source: SourceSpec) -> Sample:
-    values = {
-        field: row[column] if isinstance(column, str) else [row[part] for part in column]
-        for field, column in source.columns.items()
-    }
-    if "sample_id" not in values or "target" not in values:
-        raise TaskError("columns of a source must name sample_id and target")
-    return Sample(
-        sample_id="" if values["sample_id"] is None else str(values["sample_id"]),
-        target=values["target"],
-        fields={k: v for k, v in values.items() if k not in ("sample_id", "target")},
-        groups={group: str(row[column]) for group, column in source.groups.items()},
-    )
 
 
 def _check_rows(task: Task, samples: list[Sample], where: str, *, allow_partial: bool) -> None:
@@ -297,3 +257,5 @@ def _target_lines(path: Path) -> Iterator[tuple[str, str]]:
                 yield sample_id, digest
     except OSError as error:
         raise TaskError(f"can't be read: {error.strerror}", where=path) from error
+    except UnicodeDecodeError as error:
+        raise TaskError("is not UTF-8", where=path) from error

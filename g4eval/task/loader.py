@@ -11,8 +11,7 @@ A family is a folder. Each `.yaml` file in it is a task; `plugin.py`, if there, 
 
 import hashlib
 import importlib.util
-import sys
-import traceback
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -22,13 +21,16 @@ from typing import Any
 
 from g4eval.bundled import bundled_dir
 from g4eval.config import parse_model, read_yaml
-from g4eval.errors import ConfigError, G4EvalError, TaskError, UsageError, nearest
+from g4eval.errors import ConfigError, TaskError, UsageError, nearest
 from g4eval.records import Json, Message, Sample
 from g4eval.task.choices import shown_options
+from g4eval.task.plugins import call_hook, load_plugin, wrong_result
 from g4eval.task.prompts import render_messages
 from g4eval.task.spec import TaskSpec
 
 ENTRY_POINTS = "g4eval.tasks"
+PLUGIN = "plugin.py"
+_KEY = re.compile(r"[\s{-]*([\w.]*)\s*:?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +54,13 @@ class Task:
         fields: Mapping[str, Json] = sample.fields
         if "options" in fields:
             fields = {**fields, "choices": shown_options(sample, repeat)}
-        more = self.hook("prompt_fields")
-        if more is not None:
-            fields = {**fields, **more(sample, repeat)}
+        function = self.function("prompt_fields")
+        if function is not None:
+            more = call_hook(function, self.spec, self.folder, (sample, repeat))
+            if not isinstance(more, Mapping) or not all(isinstance(name, str) for name in more):
+                what = f"{type(more).__name__}, not fields by name"
+                raise wrong_result(function, self.spec, what)
+            fields = {**fields, **more}
         return render_messages(prompt, self.folder, fields, task_id=self.spec.id)
 
     def prompt_sha256(self, variant: str) -> str:
@@ -66,10 +72,30 @@ class Task:
             digest.update((self.folder / name).read_bytes() + b"\0")
         return digest.hexdigest()
 
+    @property
+    def plugin_path(self) -> Path:
+        """Where the family's plugin is, if it has one."""
+        return self.folder / PLUGIN
+
+    def function(self, name: str) -> Callable[..., Any] | None:
+        """Return a function of the plugin as it is; None: it has none. Raises TaskError for else.
+
+        Call it by `call_hook`, which blames the plugin for what it raises.
+        """
+        function = getattr(self.plugin, name, None)
+        if function is not None and not callable(function):
+            raise TaskError(
+                f"{name} of task {self.spec.id!r} is {type(function).__name__}, not a function",
+                where=self.plugin_path,
+            )
+        return function
+
     def hook(self, name: str) -> Callable[..., Any] | None:
         """Return a function of the plugin whose failures are TaskErrors; None: it has none."""
-        function = getattr(self.plugin, name, None)
-        return None if function is None else _blaming(function, self.spec)
+        function = self.function(name)
+        if function is None:
+            return None
+        return lambda *args: call_hook(function, self.spec, self.folder, args)
 
 
 def find_tasks(tasks_dir: Path | None = None) -> dict[str, Task]:
@@ -103,30 +129,25 @@ def load_task(path: Path) -> Task:
     try:
         spec = parse_model(TaskSpec, read_yaml(path), where=path)
     except ConfigError as error:
-        raise TaskError(error.what, where=error.where, hint=error.hint) from error
-    plugin_path = path.parent / "plugin.py"
+        key = error.what.partition(":")[0].partition(" ")[0].strip("'")
+        raise TaskError(error.what, where=_line_of(path, key), hint=error.hint) from error
+    plugin_path = path.parent / PLUGIN
     return Task(spec, path.parent, load_plugin(plugin_path) if plugin_path.is_file() else None)
 
 
-def load_plugin(path: Path) -> ModuleType:
-    """Import a family's plugin.py by its path, once a process."""
-    name = f"g4eval_plugin_{path.parent.name}_{abs(hash(path.resolve()))}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+def _line_of(path: Path, key: str) -> str:
+    """Return the place of a key in a YAML file: the line on which its last known part stands."""
+    place, begin = str(path), 0
     try:
-        spec.loader.exec_module(module)  # a family's folder is data: nothing is written into it
-    except Exception as error:
-        del sys.modules[name]
-        raise _plugin_error(error, path, "can't be imported:") from error
-    finally:
-        sys.dont_write_bytecode = writes_bytecode
-    return module
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return place
+    for part in key.split("."):
+        found = (n for n in range(begin, len(lines)) if _KEY.match(lines[n])[1] == part)  # type: ignore[index]  # it always matches
+        number = next(found, None)
+        if number is not None:
+            place, begin = f"{path}:{number + 1}", number
+    return place
 
 
 def _families(tasks_dir: Path | None) -> Iterator[Path]:
@@ -138,7 +159,10 @@ def _families(tasks_dir: Path | None) -> Iterator[Path]:
     for root in roots:
         yield from sorted(p for p in root.iterdir() if p.is_dir() and list(p.glob("*.yaml")))
     for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda p: p.name):
-        spec = importlib.util.find_spec(point.value)
+        try:
+            spec = importlib.util.find_spec(point.value)
+        except (ImportError, ValueError):  # a name with dots of a package that isn't here
+            spec = None
         locations = list(spec.submodule_search_locations or []) if spec else []
         if not locations:
             raise TaskError(
@@ -146,31 +170,3 @@ def _families(tasks_dir: Path | None) -> Iterator[Path]:
                 where=f"entry-point group {ENTRY_POINTS}",
             )
         yield Path(locations[0])
-
-
-def _blaming(function: Callable[..., Any], spec: TaskSpec) -> Callable[..., Any]:
-    def call(*args: Any) -> Any:
-        try:
-            return function(*args)
-        except G4EvalError:
-            raise
-        except Exception as error:  # noqa: BLE001  raised again, blamed on the plugin
-            path = Path(function.__code__.co_filename)
-            what = f"{function.__name__} of task {spec.id!r} raised"
-            # What a gated task's plugin raises may quote a question.
-            raise _plugin_error(error, path, what, quote=not spec.gated) from (
-                None if spec.gated else error
-            )
-
-    return call
-
-
-def _plugin_error(error: Exception, path: Path, what: str, *, quote: bool = True) -> TaskError:
-    """Blame the plugin and name its own line."""
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-    where = f"{path}:{lines[-1]}" if lines and lines[-1] else str(path)
-    return TaskError(
-        f"the plugin {what} {type(error).__name__}" + (f": {error}" if quote else ""),
-        where=where,
-        hint="this is the task family's own code: mend it there",
-    )

@@ -35,6 +35,11 @@ def sleep(value):
     time.sleep(60)
 
 
+def work(value):
+    while True:
+        pass
+
+
 def leave(value):
     os._exit(0)
 
@@ -51,10 +56,11 @@ def test_an_input_that_is_refused_or_taken_is_counted(monkeypatch):
         (lambda value: {value: 1}["missing"], "KeyError"),
         (lambda value: sys.exit(0), "SystemExit"),
         (exhaust, "MemoryError"),
-        (sleep, "no answer within 0.3 s"),
+        (sleep, "hang"),
+        (work, "no answer within 0.3 s"),
         (leave, "the process ended"),
     ],
-    ids=["bug", "exit", "memory", "hang", "end"],
+    ids=["bug", "exit", "memory", "wait", "work", "end"],
 )
 def test_an_input_that_gets_through_is_told(read, named, monkeypatch):
     (failure, *_) = watched(read, monkeypatch).failures

@@ -29,6 +29,7 @@ ORDER = [
     {"records", "registry", "bundled"},
     {"config"},
     {"output"},
+    {"bounded_yaml"},
     {"errors", "interrupts"},
 ]
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
