@@ -19,6 +19,7 @@ from typing import Any
 
 from g4eval.bundled import bundled_dir
 from g4eval.errors import G4EvalError, TaskError
+from g4eval.interrupts import was_interrupted
 from g4eval.task.spec import TaskSpec
 from g4eval.task.worker import IdleError, in_worker
 
@@ -74,8 +75,7 @@ def call_hook(
 def guarded(blame: Callable[[BaseException], TaskError], *, quote: bool = True) -> Any:
     """Run a third party's code in this process: its exits, output and forks are its own mistakes.
 
-    A KeyboardInterrupt too: a real one is taken by the event loop or the signal policy, which
-    raise none into a hook.
+    A KeyboardInterrupt too, unless a signal has come: that one is the user's.
     """
     me = os.getpid()
     try:
@@ -83,7 +83,9 @@ def guarded(blame: Callable[[BaseException], TaskError], *, quote: bool = True) 
             yield
     except G4EvalError:
         raise
-    except BaseException as error:  # noqa: BLE001  raised again, blamed on the plugin
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and was_interrupted():
+            raise
         raise blame(error) from (error if quote else None)
     finally:
         if os.getpid() != me:
