@@ -20,6 +20,7 @@ COMMANDS = {
     "gate-plan": ("gate_plan", "Print what a margin needs: repeats, tokens, hours."),
     "gate-calibrate": ("gate_calibrate", "Show that the gate passes a baseline against itself."),
     "drift": ("drift", "Score a baseline's recorded tokens on two engines."),
+    "check": ("check", "Say whether a stored run is whole, and salvage a damaged one."),
     "export": ("export", "Write a run's completions and grades to a file."),
     "logprobs": ("logprobs", "Score given token ids with a model."),
     "judge": ("judge", "Run code jobs in the sandbox: JSON lines in, JSON lines out."),
