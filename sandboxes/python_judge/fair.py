@@ -15,7 +15,6 @@ from sandboxes.python_judge.child import (
     LAST_LINE,
     PRELUDE,
     Job,
-    Problem,
     Send,
     TimeoutException,
     has_arguments,
@@ -44,19 +43,19 @@ def run_fair(job: Job, send: Send) -> None:
 
 
 def _fair_test(job: Job, index: int, send: Send) -> None:
-    """Run one test in this process, report it and exit."""
+    """Run one test in this process, which has its input alone, report it and exit."""
     try:
+        problem = job.problem  # changed in place, so that the server's own lists are too
+        problem.inputs[:] = problem.inputs[index : index + 1]
+        problem.arguments[:] = problem.arguments[index : index + 1]
         if job.problem.fn_name is None:
-            _fair_program(job, index, send)
+            _fair_program(job, send)
         elif has_arguments(job, send):
             name, source = job.problem.fn_name, LAST_LINE + job.code
             method = prepare(job, source, PRELUDE, name, _Silent(-1))
             if method is None:
                 send(b"X", to_json(error="the module does not load", timeout=False))
             else:
-                one = Problem(job.problem.fn_name, [])
-                one.arguments = [job.problem.arguments[index]]
-                job.problem = one
                 test_function(job, method, send)
     except BaseException as error:  # noqa: BLE001
         job.disarm()
@@ -72,9 +71,9 @@ class _Silent(Send):
         """Write nothing."""
 
 
-def _fair_program(job: Job, index: int, send: Send) -> None:
+def _fair_program(job: Job, send: Send) -> None:
     output = os.memfd_create("stdout")
-    os.dup2(_readable(job.problem.inputs[index].encode("utf-8", "surrogatepass")), 0)
+    os.dup2(_readable(job.problem.inputs[0].encode("utf-8", "surrogatepass")), 0)
     os.dup2(output, 1)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  the program's to the end
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115

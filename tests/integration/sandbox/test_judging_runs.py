@@ -11,12 +11,13 @@ import pytest
 
 from g4eval.graders.code import CodeGrader
 from g4eval.records import Outcome
-from g4eval.sandbox.base import CodeJob, CodeTest, Verdict
+from g4eval.sandbox.base import CodeJob, CodeTest, Reading, Verdict
 from g4eval.sandbox.image import image_tag
 from g4eval.store.run_store import RunStore
 from g4eval.task.code_tests import read_tests
 from g4eval.task.datasets import load_samples
 from tests.integration.sandbox.conftest import program
+from tests.integration.sandbox.test_attacks import ATTACKS, attack
 from tests.tasks.conftest import bundled_task
 
 pytestmark = pytest.mark.docker
@@ -148,6 +149,15 @@ def test_imported_programs_are_judged(docker_client, tmp_path) -> None:
     assert rows["demo_code-1"]["outcome"] == "correct"
     assert rows["demo_code-2"]["outcome"] == "incorrect"
     assert rows["demo_code-3"]["outcome"] == "no_answer"
+
+
+def test_the_fair_reading_hands_out_one_input_at_a_time(judge) -> None:
+    official = attack(ATTACKS / "next_input")
+    finds, looks = judge(official, replace(official, reading=Reading.FAIR))
+    assert finds.verdict is Verdict.ACCEPTED  # as officially: all inputs are in its process
+    assert looks.verdict is Verdict.WRONG_ANSWER
+    (honest,) = judge(replace(official, code="print(int(input()[1:]) + 1)", reading=Reading.FAIR))
+    assert honest.results[:2] == (Verdict.ACCEPTED, Verdict.ACCEPTED)
 
 
 EXITS = """
