@@ -14,22 +14,12 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from g4eval.gate.paired_scores import PairedScores, Reading
 from g4eval.gate.policy import GatePolicy
-from g4eval.gate.schedule import Round, information_fractions
-from g4eval.stats.paired import (
-    NORMAL,
-    Difference,
-    Floats,
-    Macro,
-    macro_difference,
-    paired_difference,
-    tango_error,
-)
+from g4eval.gate.schedule import Round, fractions_of, inside
+from g4eval.stats.noise import PairNoise, SuperNoise, pair_noise, super_noise
+from g4eval.stats.paired import Difference, Floats, Macro, macro_difference, paired_difference
 from g4eval.stats.sequential import RoundCounts, boundaries, log_e_fail, log_e_pass
-
-EARLY_GUARDRAIL_Z = 3.6  # before the last look; so rare that looking costs next to nothing
-FEW_DISCORDANT = 20  # below, a normal approximation needs the hypothesis' own variance
-MANY_PAIRS = 500  # from here on, Tango's error and the plain one agree
 
 
 class Says(IntEnum):
@@ -41,20 +31,12 @@ class Says(IntEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PairedScores:
-    """Scores of one task in both arms, [..., N, k], nan where not graded; samples in one order."""
+class TaskNoise:
+    """One task's difference, as it is printed and as either verdict takes it."""
 
-    base: Floats
-    candidate: Floats
-
-    @property
-    def n_samples(self) -> int:
-        """N."""
-        return int(self.base.shape[-2])
-
-    def until(self, end: int) -> "PairedScores":
-        """Return the first `end` repeats."""
-        return PairedScores(base=self.base[..., :end], candidate=self.candidate[..., :end])
+    shown: PairNoise | SuperNoise  # what isn't graded is left out
+    for_pass: PairNoise | SuperNoise  # and here against the candidate
+    for_fail: PairNoise | SuperNoise  # and here for it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,12 +46,14 @@ class Look:
     round_index: int
     fraction: float  # of the planned information
     tasks: Mapping[str, Difference]
-    primary: Macro
+    noise: Mapping[str, TaskNoise]
+    n_seen: Mapping[str, int]  # samples of each task that had a try by then
+    primary: Macro  # its error is that of the observed difference itself
     statistic_pass: Floats  # z, or log e-value
     bound_pass: float
     statistic_fail: Floats
     bound_fail: float
-    guardrails: Mapping[str, Floats]  # z of each task
+    guardrails: Mapping[str, Floats]  # of each task: z, or minus the log e-value
     bound_guardrail: float  # a guardrail fails below its negative
     primary_says: NDArray[np.int8]  # the primary alone
     says: NDArray[np.int8]  # with guardrails
@@ -108,31 +92,27 @@ def look_at(
 ) -> Look:
     """Evaluate the end of round `index`; raises ValueError for repeats that aren't there."""
     ends = {task: rounds[index].repeats[task][1] for task in scores}
-    for task, end in ends.items():
-        if min(scores[task].base.shape[-1], scores[task].candidate.shape[-1]) < end:
-            raise ValueError(f"round {index} of {task} needs {end} repeats in both arms")
-    n_samples = {task: pair.n_samples for task, pair in scores.items()}
-    until = {task: pair.until(ends[task]) for task, pair in scores.items()}
-    found = {task: paired_difference(p.base, p.candidate) for task, p in until.items()}
+    _check_repeats(scores, ends, index, policy)
+    noise = {t: _task_noise(pair, ends[t], policy) for t, pair in scores.items()}
+    found = {
+        t: paired_difference(*_until(pair, ends[t], policy, Reading.LEFT_OUT))
+        for t, pair in scores.items()
+    }
     primary = [policy.primary] if policy.primary != "macro" else list(scores)
-    macro = macro_difference(
-        [found[t].delta for t in primary], [_estimand_error(found[t], policy) for t in primary]
-    )
-    fractions = information_fractions(rounds, {t: n_samples[t] for t in primary})
+    fractions = information(scores, rounds, primary, policy)
     if policy.design == "anytime":
         test = _bet(scores, rounds[: index + 1], primary, policy)
     else:
-        test = _compare_z([found[t] for t in primary], fractions[: index + 1], policy)
-    bound = _guardrail_bound(len(scores), policy, is_last=index == len(rounds) - 1)
-    guardrails = {
-        t: _ratio(d.delta - policy.ok, _error(d, policy, policy.ok)) for t, d in found.items()
-    }
+        test = _compare_z([noise[t] for t in primary], fractions[: index + 1], policy)
+    guardrails, bound = _guardrails(scores, noise, rounds, index, policy)
     broken = np.any([z < -bound for z in guardrails.values()], axis=0)
     return Look(
         round_index=index,
         fraction=fractions[index],
         tasks=found,
-        primary=macro,
+        noise=noise,
+        n_seen={t: int((inside(p.order, 0, ends[t]).any(axis=1)).sum()) for t, p in scores.items()},
+        primary=primary_of(noise, primary, "shown"),
         statistic_pass=test.statistic_pass,
         bound_pass=test.bound_pass,
         statistic_fail=test.statistic_fail,
@@ -141,31 +121,120 @@ def look_at(
         bound_guardrail=bound,
         primary_says=test.says,
         says=np.where(broken, np.int8(Says.FAIL), test.says),
-        n_pairs=sum(n_samples[t] * ends[t] for t in scores),
+        n_pairs=sum(int(inside(p.order, 0, ends[t]).sum()) for t, p in scores.items()),
     )
 
 
-def _estimand_error(found: Difference, policy: GatePolicy) -> Floats:
-    return found.se_super if policy.estimand == "super" else found.se
+def information(
+    scores: Mapping[str, PairedScores],
+    rounds: Sequence[Round],
+    tasks: Sequence[str],
+    policy: GatePolicy,
+) -> list[float]:
+    """Return each round end's share of the plan's information about the mean over some tasks.
 
-
-def _error(found: Difference, policy: GatePolicy, hypothesis: float) -> Floats:
-    """Return the standard error of a task's difference, to test `hypothesis`.
-
-    With one repeat and few samples it is Tango's, which holds its level. With more repeats but few
-    discordant pairs the sample variance says too little, so a loss of the margin's size is the
-    least that is assumed.
+    From the numbers of repeats alone, and what the baseline said of each sample's variance, so
+    that the fractions are known before any of the candidate's outcomes.
     """
-    error = _estimand_error(found, policy)
-    n = np.maximum(found.n_pairs, 1)
-    implied = np.sqrt(policy.margin * (1 - policy.margin) / n)
-    few = found.gains + found.losses < FEW_DISCORDANT
-    error = np.where(few, np.fmax(error, implied), error)
-    if policy.estimand == "super":
-        return error
-    score = tango_error(n, found.losses, found.gains, hypothesis)
-    single = np.isnan(found.se_fixed) & (n < MANY_PAIRS)
-    return np.where(single, np.where(few, np.fmax(score, implied), score), error)
+    pair_base = policy.baseline_repeats == "paired"
+    return fractions_of(
+        [
+            sum(_planned_variance(scores[t], r.repeats[t][1], pair_base=pair_base) for t in tasks)
+            for r in rounds
+        ]
+    )
+
+
+def _planned_variance(pair: PairedScores, end: float, *, pair_base: bool) -> float:
+    k = inside(pair.order, 0, end).sum(axis=1)
+    if end > 1 and k.max(initial=0) < end - 1:  # rounds past what is there: as if it went on
+        k = np.full(len(k), end)
+    seen = k > 0
+    candidate = 1 / np.maximum(k, 1)
+    base = candidate if pair_base else np.full(len(k), 1 / pair.base.shape[-1])
+    weights = np.ones(len(k)) if pair.weights is None else pair.weights
+    share = weights * len(k) / weights.sum()
+    return float((share * (base + candidate))[seen].sum() / seen.sum() ** 2)
+
+
+def _check_repeats(
+    scores: Mapping[str, PairedScores], ends: Mapping[str, float], index: int, policy: GatePolicy
+) -> None:
+    for task, end in ends.items():
+        pair = scores[task]
+        arms = [pair.candidate.shape[-1]]
+        if policy.baseline_repeats == "paired" or policy.design == "anytime":
+            arms.append(pair.base.shape[-1])
+        is_unequal = pair.places is not None and (pair.places < 0).any()
+        if min(arms) < math.ceil(end) and not is_unequal:
+            raise ValueError(f"round {index} of {task} needs {end} repeats in both arms")
+
+
+def _until(
+    pair: PairedScores, end: float, policy: GatePolicy, reading: Reading
+) -> tuple[Floats, Floats]:
+    return pair.until(end, pair_base=policy.baseline_repeats == "paired", reading=reading)
+
+
+def _task_noise(pair: PairedScores, end: float, policy: GatePolicy) -> TaskNoise:
+    def read(reading: Reading) -> PairNoise | SuperNoise:
+        arms = _until(pair, end, policy, reading)
+        fixed = pair_noise(*arms, copied=pair.copied, clusters=pair.clusters)
+        if policy.estimand == "fixed":
+            return fixed
+        return super_noise(*arms, fixed, groups=pair.groups, clusters=pair.clusters)
+
+    shown = read(Reading.LEFT_OUT)
+    if not pair.has_ungraded:
+        return TaskNoise(shown=shown, for_pass=shown, for_fail=shown)
+    return TaskNoise(shown=shown, for_pass=read(Reading.AGAINST), for_fail=read(Reading.FOR))
+
+
+def primary_of(
+    noise: Mapping[str, TaskNoise], tasks: Sequence[str], reading: str, at: float | None = None
+) -> Macro:
+    """Return the mean over tasks and its error were each one's true difference `at`.
+
+    None: what was seen of each, which is the error to print.
+    """
+    used = [getattr(noise[t], reading) for t in tasks]
+    errors = [n.error(at) if at is not None else n.own_error() for n in used]
+    return macro_difference([n.delta for n in used], errors)
+
+
+def z_of(noise: Sequence[PairNoise | SuperNoise], hypothesis: float) -> Floats:
+    """Return how many standard errors the mean over tasks lies above a hypothesis, as a z.
+
+    Samples like these have few degrees of freedom, so there it is the z of the same probability
+    as the t.
+    """
+    errors = [n.error(hypothesis) for n in noise]
+    macro = macro_difference([n.delta for n in noise], errors)
+    ratio = _ratio(macro.delta - hypothesis, macro.se)
+    wide = [n for n in noise if isinstance(n, SuperNoise)]
+    return _as_z(ratio, errors, wide) if wide else ratio
+
+
+def _as_z(ratio: Floats, errors: Sequence[Floats], noise: Sequence[SuperNoise]) -> Floats:
+    """Return the z of a t whose degrees of freedom are Welch's and Satterthwaite's.
+
+    Where the mean is skewed away from the hypothesis the t is first brought nearer to it (Johnson
+    1978, J. Am. Stat. Assoc. 73): a few samples that break wholly are such a skew.
+    """
+    from scipy.special import ndtri, stdtr
+
+    with np.errstate(invalid="ignore", divide="ignore"):
+        variance = sum(e**2 for e in errors)
+        degrees = variance**2 / sum(
+            e**4 / n.degrees for e, n in zip(errors, noise, strict=True)
+        )
+        skew = sum(n.third for n in noise) / variance**1.5
+        nearer = np.sign(ratio) * np.maximum(
+            0.0, np.abs(ratio) + np.minimum(0.0, np.sign(ratio) * skew) * (1 + 2 * ratio**2) / 6
+        )
+    degrees = np.where(np.isfinite(degrees), degrees, min(n.degrees for n in noise))
+    tail = np.maximum(stdtr(degrees, -np.abs(np.nan_to_num(nearer))), 1e-300)
+    return np.asarray(np.sign(nearer) * -ndtri(tail))
 
 
 def _ratio(distance: Floats, error: Floats) -> Floats:
@@ -173,11 +242,33 @@ def _ratio(distance: Floats, error: Floats) -> Floats:
         return np.asarray(np.where(distance == 0, 0.0, distance / error))
 
 
-def _guardrail_bound(n_tasks: int, policy: GatePolicy, *, is_last: bool) -> float:
-    if policy.guardrail_alpha == 0 or n_tasks == 1:  # one task is the primary itself
-        return math.inf
-    last = NORMAL.inv_cdf(1 - policy.guardrail_alpha / n_tasks)
-    return last if is_last else max(last, EARLY_GUARDRAIL_Z)
+def _guardrails(
+    scores: Mapping[str, PairedScores],
+    noise: Mapping[str, TaskNoise],
+    rounds: Sequence[Round],
+    index: int,
+    policy: GatePolicy,
+) -> tuple[dict[str, Floats], float]:
+    """Return each task's statistic, and what none may lie below the negative of.
+
+    guardrail_alpha is shared out over tasks, and over looks as little as can be before the last;
+    `anytime` has no last look, so there each task has an e-value of its own.
+    """
+    is_off = policy.guardrail_alpha == 0 or len(scores) == 1  # one task is the primary itself
+    alpha = policy.guardrail_alpha / len(scores)
+    if policy.design == "anytime":
+        values = {
+            t: -log_e_fail(
+                [[p.count(*r.repeats[t], Reading.FOR)] for r in rounds[: index + 1]], policy.ok
+            )
+            for t, p in scores.items()
+        }
+        return values, math.inf if is_off else -math.log(alpha)
+    values = {t: z_of([n.for_fail], policy.ok) for t, n in noise.items()}
+    if is_off:
+        return values, math.inf
+    fractions = information(scores, rounds, list(scores), policy)
+    return values, boundaries(fractions[: index + 1], alpha)[-1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,24 +280,17 @@ class _Test:
     says: NDArray[np.int8]
 
 
-def _compare_z(
-    found: Sequence[Difference], fractions: Sequence[float], policy: GatePolicy
-) -> _Test:
+def _compare_z(noise: Sequence[TaskNoise], fractions: Sequence[float], policy: GatePolicy) -> _Test:
     """Test by z against the boundaries of the looks taken so far."""
-
-    def z(hypothesis: float) -> Floats:
-        errors = [_error(d, policy, hypothesis) for d in found]
-        macro = macro_difference([d.delta for d in found], errors)
-        return _ratio(macro.delta - hypothesis, macro.se)
-
-    z_pass, z_fail = z(-policy.margin), -z(policy.ok)
+    for_pass, for_fail = [n.for_pass for n in noise], [n.for_fail for n in noise]
+    z_pass, z_fail = z_of(for_pass, -policy.margin), -z_of(for_fail, policy.ok)
     alpha_fail = policy.alpha_fail
     if policy.equivalence:
-        z_pass = np.minimum(z_pass, -z(policy.margin))
-        z_fail = np.maximum(z_fail, z(-policy.ok))
+        z_pass = np.minimum(z_pass, -z_of(for_fail, policy.margin))
+        z_fail = np.maximum(z_fail, z_of(for_pass, -policy.ok))
         alpha_fail /= 2
-    bound_pass = boundaries(fractions, policy.alpha_pass)[-1]
-    bound_fail = boundaries(fractions, alpha_fail)[-1]
+    bound_pass = boundaries(fractions, policy.alpha_pass, policy.spending)[-1]
+    bound_fail = boundaries(fractions, alpha_fail, policy.spending)[-1]
     return _Test(
         statistic_pass=z_pass,
         bound_pass=bound_pass,
@@ -223,13 +307,16 @@ def _bet(
     policy: GatePolicy,
 ) -> _Test:
     """Test by e-values of the rounds so far."""
-    counts = [[count_round(scores[t], *r.repeats[t]) for t in primary] for r in rounds]
-    e_pass, e_fail = log_e_pass(counts, policy.margin), log_e_fail(counts, policy.ok)
+
+    def count(reading: Reading) -> list[list[RoundCounts]]:
+        return [[scores[t].count(*r.repeats[t], reading) for t in primary] for r in rounds]
+
+    against, in_favour = count(Reading.AGAINST), count(Reading.FOR)
+    e_pass, e_fail = log_e_pass(against, policy.margin), log_e_fail(in_favour, policy.ok)
     alpha_fail = policy.alpha_fail
     if policy.equivalence:
-        other = [[_swapped(c) for c in tasks] for tasks in counts]
-        e_pass = np.minimum(e_pass, log_e_pass(other, policy.margin))
-        e_fail = np.maximum(e_fail, log_e_fail(other, policy.ok))
+        e_pass = np.minimum(e_pass, log_e_pass(_swapped(in_favour), policy.margin))
+        e_fail = np.maximum(e_fail, log_e_fail(_swapped(against), policy.ok))
         alpha_fail /= 2
     bound_pass, bound_fail = -math.log(policy.alpha_pass), -math.log(alpha_fail)
     return _Test(
@@ -241,21 +328,14 @@ def _bet(
     )
 
 
-def count_round(pair: PairedScores, start: int, end: int) -> RoundCounts:
-    """Return the signs of a task's pairs in repeats [start, end)."""
-    step = pair.candidate[..., start:end] - pair.base[..., start:end]
-    return RoundCounts(
-        gains=(step > 0).sum(axis=(-2, -1)).astype(np.float64),
-        losses=(step < 0).sum(axis=(-2, -1)).astype(np.float64),
-        ties=(step == 0).sum(axis=(-2, -1)).astype(np.float64),
-        n_planned=pair.n_samples * (end - start),
-    )
-
-
-def _swapped(counts: RoundCounts) -> RoundCounts:
-    return RoundCounts(
-        gains=counts.losses, losses=counts.gains, ties=counts.ties, n_planned=counts.n_planned
-    )
+def _swapped(rounds: Sequence[Sequence[RoundCounts]]) -> list[list[RoundCounts]]:
+    return [
+        [
+            RoundCounts(gains=c.losses, losses=c.gains, ties=c.ties, n_planned=c.n_planned)
+            for c in tasks
+        ]
+        for tasks in rounds
+    ]
 
 
 def _combine(passes: NDArray[np.bool_], fails: NDArray[np.bool_]) -> NDArray[np.int8]:

@@ -55,9 +55,14 @@ class GatePolicy(BaseModel):
     alpha_pass: float = Field(default=0.05, gt=0, lt=0.5)
     alpha_fail: float = Field(default=0.05, gt=0, lt=0.5)
     design: Literal["gst", "anytime", "fixed"] = "gst"
-    looks: int = Field(default=4, ge=1, le=50)  # gst; fewer where a task has fewer repeats
+    looks: int = Field(default=8, ge=1, le=50)  # gst; fewer where a task has few pairs
+    spending: Literal["hsd", "obf"] = "hsd"  # gst: how alpha is shared out over the looks
     plan: Literal["stored", "smoke", "pr", "nightly", "release"] = "stored"
     repeats: Mapping[str, int] = Field(default_factory=dict)  # task id to repeats; before `plan`
+    # All repeats that the baseline has; or only as many as the candidate, pair by pair.
+    baseline_repeats: Literal["all", "paired"] = "all"
+    # Of a driven candidate: where the baseline's own repeats vary; or equal over samples.
+    allocation: Literal["neyman", "equal"] = "neyman"
     primary: str = "macro"  # the equal-weight mean over tasks, or one task id
     tasks: tuple[str, ...] | None = None  # None: both runs must have the same tasks
     guardrail_margin_pt: float = Field(default=4.0, gt=0)  # printed and planned with; no verdict
@@ -69,6 +74,7 @@ class GatePolicy(BaseModel):
     swap: tuple[str, ...] | None = None  # groups or fields that may differ; None: one group
     decision_seed: int = Field(default=0, ge=0)  # orders the samples inside a round
     max_ungraded_pct: float = Field(default=0.5, ge=0, le=100)  # a share above it decides nothing
+    max_copied_pct: float = Field(default=5.0, ge=0, le=100)  # of long repeats: INVALID above
     drift: DriftPolicy = DriftPolicy()
     shape: ShapePolicy = ShapePolicy()
 

@@ -56,8 +56,8 @@ def paired_difference(base: Floats, candidate: Floats) -> Difference:
     """
     k = min(base.shape[-1], candidate.shape[-1])
     step = candidate[..., :k] - base[..., :k]
-    n_base, mean_base, var_base = _sample_moments(base)
-    n_cand, mean_cand, var_cand = _sample_moments(candidate)
+    n_base, mean_base, var_base = sample_moments(base)
+    n_cand, mean_cand, var_cand = sample_moments(candidate)
     change = mean_cand - mean_base  # nan where an arm has nothing
     used = ~np.isnan(change)
     n = used.sum(axis=-1)
@@ -80,7 +80,7 @@ def paired_difference(base: Floats, candidate: Floats) -> Difference:
         )
 
 
-def _sample_moments(scores: Floats) -> tuple[Floats, Floats, Floats]:
+def sample_moments(scores: Floats) -> tuple[Floats, Floats, Floats]:
     """Return per sample: number of grades, mean (nan at 0 grades), variance (nan below 2)."""
     graded = ~np.isnan(scores)
     n = graded.sum(axis=-1).astype(np.float64)

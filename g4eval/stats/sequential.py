@@ -1,7 +1,8 @@
 """Tests that may stop early: group-sequential boundaries and a betting e-process.
 
-Both are one-sided. Group-sequential: alpha is spent by the O'Brien-Fleming-type function of Lan and
-DeMets (1983) at whatever information fractions the looks really have. E-process: Waudby-Smith and
+Both are one-sided. Group-sequential: alpha is spent at whatever information fractions the looks really
+have (Lan and DeMets 1983), by one of two functions: O'Brien-Fleming's type, which keeps nearly all
+for the last look, or that of Hwang, Shih and DeCani (1990), which stops earlier. E-process: Waudby-Smith and
 Ramdas (arXiv 2010.09686), a mixture over a fixed grid of bets; Ville's inequality makes it valid
 however often one looks.
 
@@ -17,6 +18,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,15 +32,22 @@ _REACH = 8.5  # standard deviations of Brownian motion that the integration cove
 _NODES_PER_SD = 12.0  # Gauss-Legendre nodes per standard deviation of a step: error under 1e-7
 
 
-def spent_alpha(alpha: float, fraction: float) -> float:
+GAMMA = -2.0  # of Hwang, Shih and DeCani: between Pocock (1) and O'Brien-Fleming (about -4)
+
+Spending = Literal["hsd", "obf"]
+
+
+def spent_alpha(alpha: float, fraction: float, spending: Spending = "obf") -> float:
     """Return the one-sided alpha spent up to an information fraction in (0, 1]."""
     if fraction >= 1:
         return alpha
+    if spending == "hsd":
+        return alpha * math.expm1(-GAMMA * fraction) / math.expm1(-GAMMA)
     z = NORMAL.inv_cdf(1 - alpha / 2) / math.sqrt(fraction)
     return math.erfc(z / math.sqrt(2))  # 2 - 2 Phi(z)
 
 
-def boundaries(fractions: Sequence[float], alpha: float) -> list[float]:
+def boundaries(fractions: Sequence[float], alpha: float, spending: Spending = "obf") -> list[float]:
     """Return the z a look must exceed to reject, one for each information fraction.
 
     Each is computed as if no other stopping rule existed (non-binding futility).
@@ -47,17 +56,20 @@ def boundaries(fractions: Sequence[float], alpha: float) -> list[float]:
         fractions: rising, in (0, 1]; the looks really taken, so a late or skipped one is simply
             what it is.
         alpha: one-sided, spent by the last look at fraction 1.
+        spending: the function that spends it.
     """
     _check_fractions(fractions)
-    return list(_boundaries(tuple(fractions), alpha))
+    return list(_boundaries(tuple(fractions), alpha, spending))
 
 
 @functools.lru_cache(maxsize=256)
-def _boundaries(fractions: tuple[float, ...], alpha: float) -> tuple[float, ...]:
+def _boundaries(
+    fractions: tuple[float, ...], alpha: float, spending: Spending
+) -> tuple[float, ...]:
     limits: list[float] = []
     at, density, before, spent = np.zeros(1), np.ones(1), 0.0, 0.0  # Brownian motion, unrejected
     for fraction in fractions:
-        total = spent_alpha(alpha, fraction)
+        total = spent_alpha(alpha, fraction, spending)
         sd = math.sqrt(fraction - before)
         z = _solve_boundary(at, density, sd, math.sqrt(fraction), total - spent)
         limits.append(z)
@@ -112,9 +124,9 @@ def _panels(count: int) -> tuple[Floats, Floats]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundCounts:
-    """What one task showed in one whole round; arrays over independent comparisons (0-d for one).
+    """What one task showed in one round; arrays over independent comparisons (0-d for one).
 
-    The scheduler makes them, and only when every sample of the round is complete in both arms.
+    The scheduler makes them, and only when every pair of the round is complete in both arms.
     """
 
     gains: Floats  # pairs only the candidate has right
