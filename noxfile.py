@@ -113,9 +113,9 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session(name="gate-sim", python="3.11")
 def gate_sim(session: nox.Session) -> None:
-    """Simulate the gate's error rates and those of the rules in common use: docs/gate.md."""
+    """Simulate every error rate that is stated, by an independent simulator: docs/gate-sim.md."""
     session.install("-e", ".")
-    session.run("python", "benchmarks/gate_error_rates.py", *session.posargs)
+    session.run("python", "-m", "benchmarks.gate_sim", *session.posargs)
 
 
 @nox.session(python="3.11")

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from g4eval.gate.arm import read_gate_file, write_gate_file
 from g4eval.gate.decision import decide_once
+from g4eval.gate.gate_file import read_gate_file, write_gate_file
 from g4eval.gate.load import arm_of_run
 from g4eval.gate.policy import GatePolicy
 from g4eval.store import schema

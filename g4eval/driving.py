@@ -15,10 +15,11 @@ from g4eval.config import RunConfig
 from g4eval.engines.base import Engine, EngineFacts, ScoringEngine
 from g4eval.errors import NotReadyError
 from g4eval.gate.arm import Arm
-from g4eval.gate.decision import Decided, decide_once, drift_floor, stored_rounds
+from g4eval.gate.decision import Decided, decide_once, drift_floor, stored_plan
 from g4eval.gate.layers import check_drift
 from g4eval.gate.load import arm_of_run
 from g4eval.gate.next_steps import missing_commands
+from g4eval.gate.pairing import DecisionPlan, allocated, places_of, repeats_until
 from g4eval.gate.policy import GatePolicy
 from g4eval.gate.record import verdict_record
 from g4eval.gate.schedule import Round, Try, next_round, tries_in_order
@@ -92,12 +93,20 @@ class Driver:
         return self.config.runs_dir / run_id
 
     @contextmanager
-    def open(self, round_: Round) -> Iterator[OpenedRun]:
+    def open(self, plan: DecisionPlan, index: int) -> Iterator[OpenedRun]:
         """Open the candidate's run, planned up to the end of a round."""
-        repeats = {task: end for task, (_, end) in round_.repeats.items()}
+        counts = repeats_until(self.base, plan, self.policy, index)
+        repeats = {task: int(c.max()) for task, c in counts.items()}
         settings = {**self.config.settings, **{f"{t}.repeats": k for t, k in repeats.items()}}
         config = self.config.model_copy(update={"repeats": None, "settings": settings})
-        plans = tuple(replace(p, repeats=repeats[p.task.spec.id]) for p in self.plans)
+        plans = tuple(
+            replace(
+                p,
+                repeats=repeats[p.task.spec.id],
+                is_uneven=bool((counts[p.task.spec.id] < repeats[p.task.spec.id]).any()),
+            )
+            for p in self.plans
+        )
         with open_run(config, self.profile, plans, self.facts) as run:
             yield run
 
@@ -110,7 +119,7 @@ async def drive_candidate(
     Raises NotReadyError where the baseline lacks repeats that the policy plans.
     """
     tasks = policy.tasks or tuple(sorted(base.tasks))
-    plan = plan_of(base, None, tasks, policy)
+    plan = allocated(base, plan_of(base, None, tasks, policy), policy)
     check_baseline(base, plan)
     async with _driver(config, base, policy, reporter) as driver:
         return await _drive(driver, plan, now)
@@ -121,7 +130,8 @@ async def generate_whole(
 ) -> Path:
     """Generate a run of so many repeats in the order of a driven candidate; return its folder."""
     async with _driver(config, base, policy, reporter) as driver:
-        await _generate(driver, Round(repeats={task: (0, k) for task, k in repeats.items()}))
+        whole = Round(repeats={task: (0, k) for task, k in repeats.items()})
+        await _generate(driver, DecisionPlan(rounds=(whole,)), 0)
         return driver.folder
 
 
@@ -156,8 +166,9 @@ def _with_stored(stored: Sequence[Round], plan: Sequence[Round]) -> list[Round]:
     return grown
 
 
-def check_baseline(base: Arm, rounds: Sequence[Round]) -> None:
+def check_baseline(base: Arm, plan: DecisionPlan) -> None:
     """Refuse a plan that the baseline can't pair."""
+    rounds = plan.rounds
     for task, (_, end) in rounds[-1].repeats.items():
         if base.tasks[task].n_repeats < end:
             raise NotReadyError(
@@ -168,47 +179,48 @@ def check_baseline(base: Arm, rounds: Sequence[Round]) -> None:
             )
 
 
-async def _drive(driver: Driver, rounds: Sequence[Round], now: datetime) -> Decided:
+async def _drive(driver: Driver, first: DecisionPlan, now: datetime) -> Decided:
     base, policy = driver.base, driver.policy
-    refused = await _canary(driver, rounds[0], now)
+    refused = await _canary(driver, first, now)
     if refused is not None:
         return refused
     drift = await _drift(driver)
     says = check_drift(drift, drift_floor(base), policy).says
     if says == "FAIL":  # certain before anything more is generated
         return decide_once(base, arm_of_run(driver.folder), policy, now=now, drift=drift)
-    plan = _settled_plan(driver, rounds, is_escalated=says == "escalate")
-    n_paired = sum(_is_paired(base, r) for r in plan)  # an escalated plan may go further
+    plan = _settled_plan(driver, first, is_escalated=says == "escalate")
+    n_paired = sum(_is_paired(base, r) for r in plan.rounds)  # an escalated plan may go further
     index = 0
     while True:
-        await _generate(driver, plan[index])
+        await _generate(driver, plan, index)
         candidate = arm_of_run(driver.folder)
         is_last = index == n_paired - 1
-        if is_last and n_paired == len(plan) and _may_extend(driver, plan):
-            plan.append(next_round(plan[-1]))
+        if is_last and n_paired == len(plan.rounds) and _may_extend(driver, plan.rounds):
+            plan = plan.of([*plan.rounds, next_round(plan.rounds[-1])])
             n_paired += 1
             is_last = False
         decided = decide_once(
-            base, candidate, policy, now=now, drift=drift, rounds=plan, is_final=is_last
+            base, candidate, policy, now=now, drift=drift, plan=plan, is_final=is_last
         )
         verdict = decided.record.verdict
-        driver.reporter.note(f"round {index + 1} of {len(plan)}: {verdict}")
+        driver.reporter.note(f"round {index + 1} of {len(plan.rounds)}: {verdict}")
         if is_last or verdict != GateVerdict.INCONCLUSIVE:
             return decided
         index += 1
 
 
-def _settled_plan(driver: Driver, rounds: Sequence[Round], *, is_escalated: bool) -> list[Round]:
+def _settled_plan(driver: Driver, first: DecisionPlan, *, is_escalated: bool) -> DecisionPlan:
     """Return the plan as it is before the first look: the one under way, or the doubled one."""
-    stored = stored_rounds(driver.base, driver.folder)
+    stored = stored_plan(driver.base, driver.folder)
     if stored is not None:
-        return _with_stored(stored, rounds)
+        return stored.of(_with_stored(stored.rounds, first.rounds))
     if is_escalated:
         driver.reporter.note("unusual drift: the plan is doubled")
-        tasks = tuple(rounds[0].repeats)
-        rounds = plan_of(driver.base, None, tasks, driver.policy, is_escalated=True)
-        check_baseline(driver.base, rounds[:1])
-    return list(rounds)
+        tasks = tuple(first.rounds[0].repeats)
+        longer = plan_of(driver.base, None, tasks, driver.policy, is_escalated=True)
+        check_baseline(driver.base, longer.until(1))
+        return allocated(driver.base, longer, driver.policy)
+    return first
 
 
 def _is_paired(base: Arm, round_: Round) -> bool:
@@ -229,12 +241,12 @@ def _may_extend(driver: Driver, plan: Sequence[Round]) -> bool:
     return _is_paired(driver.base, following)
 
 
-async def _canary(driver: Driver, first: Round, now: datetime) -> Decided | None:
+async def _canary(driver: Driver, first: DecisionPlan, now: datetime) -> Decided | None:
     """L0 before anything is generated, then again with a few prompts and answers."""
     for count in (0, CANARY_SAMPLES):
-        with driver.open(first) as run:
+        with driver.open(first, 0) as run:
             if count:
-                await _send(driver, run, first, count)
+                await _send(driver, run, first, 0, count)
         candidate = arm_of_run(driver.folder)
         found = check_before_generation(driver.base, candidate, driver.policy)
         if found is not None:
@@ -243,24 +255,27 @@ async def _canary(driver: Driver, first: Round, now: datetime) -> Decided | None
     return None
 
 
-async def _generate(driver: Driver, round_: Round) -> None:
+async def _generate(driver: Driver, plan: DecisionPlan, index: int) -> None:
     """Generate what a round lacks; failed requests are sent again, with the same seed."""
     for _ in range(TRIES):
-        with driver.open(round_) as run:
-            await _send(driver, run, round_, None)
-            is_whole = not any(run.store.failed(task) for task in round_.repeats)
+        with driver.open(plan, index) as run:
+            await _send(driver, run, plan, index, None)
+            is_whole = not any(run.store.failed(task) for task in plan.rounds[index].repeats)
         if is_whole:
             return
 
 
-async def _send(driver: Driver, run: OpenedRun, round_: Round, count: int | None) -> None:
+async def _send(
+    driver: Driver, run: OpenedRun, plan: DecisionPlan, index: int, count: int | None
+) -> None:
     """Send the round's unanswered requests in schedule order, at most `count`; grade what is left.
 
     A session may have been killed with everything stored and some of it ungraded.
     """
-    by_id = {p.task.spec.id: p for p in run.plan.tasks}
-    ids = {t: [s.sample_id for s in by_id[t].samples] for t in round_.repeats}
-    tries = list(tries_in_order(round_, ids, driver.policy.decision_seed))[:count]
+    by_id, round_ = {p.task.spec.id: p for p in run.plan.tasks}, plan.rounds[index]
+    ids = {t: driver.base.tasks[t].sample_ids for t in round_.repeats}
+    places = places_of(driver.base, plan, driver.policy)
+    tries = list(tries_in_order(round_, ids, driver.policy.decision_seed, places))[:count]
     stored = {t: run.store.stored_repeats(t) for t in round_.repeats}
     if not run.plan.retry_refused:
         stored = {t: there | run.store.refused(t).keys() for t, there in stored.items()}

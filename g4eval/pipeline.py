@@ -38,10 +38,11 @@ class TaskPlan:
     data: TaskData
     samples: tuple[Sample, ...]  # what TASK.* settings and then `--limit` leave
     n_selected: int  # how many there were before `--limit`
-    repeats: int
+    repeats: int  # of a sample, at most
     prompt: str  # the variant
     sampling: SamplingParams
     settings: Mapping[str, Any] = field(default_factory=dict)  # the task's own
+    is_uneven: bool = False  # samples have fewer repeats each, as a gate laid them out
     is_graded: bool = True  # False: nothing here can judge it, and that was asked for
 
 

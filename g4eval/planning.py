@@ -101,6 +101,7 @@ def task_record(
         "prompt_source": spec.prompts[plan.prompt].source,
         "sampling": plan.sampling.model_dump(mode="json"),
         "repeats": plan.repeats,
+        **({"is_uneven": True} if plan.is_uneven else {}),
         "settings": dict(plan.settings),
         "rows_stated": spec.data.rows,
         "n_selected": plan.n_selected,

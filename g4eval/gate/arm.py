@@ -1,33 +1,24 @@
 """One arm of a comparison: everything the gate reads of a run, and nothing else.
 
-An arm comes from a run folder or from a gate file (`g4eval export RUN --to gate`): engine facts,
-each task's protocol, and per (sample, repeat) the outcome, length, flags and prompt hash. It
-holds no prompt, answer, reasoning or target, so gated tasks may be kept in a CI cache.
+An arm comes from a run folder (load.py) or from a gate file (gate_file.py): engine facts, each
+task's protocol, and per (sample, repeat) the outcome, length, flags and hashes. It holds no prompt,
+answer, reasoning or target, so gated tasks may be kept in a CI cache.
 """
 
 import hashlib
 import json
-import math
-import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from g4eval.errors import NotComparableError, UsageError
+from g4eval.errors import NotComparableError
 from g4eval.fingerprint import sha256_json
-from g4eval.output import replacing, safe_json
 from g4eval.records import Json, Outcome
 from g4eval.stats.paired import Floats
 from g4eval.store.verdicts import Calibration
-
-FORMAT = "g4eval-gate"
-FORMAT_VERSION = 2
-
-OF_A_MACHINE = ("data_dir", "tasks_dir", "runs_dir")  # keys of a config that gate files leave out
 
 # Codes of a try; the letters stand in gate files.
 INCORRECT, CORRECT, NO_ANSWER, UNGRADED, ABSENT, REFUSED = range(6)
@@ -39,6 +30,14 @@ CODES = {
     Outcome.NO_ANSWER: NO_ANSWER,
     Outcome.UNGRADED: UNGRADED,
 }
+
+
+def _no_texts() -> NDArray[np.uint64]:
+    return np.zeros((0, 0), np.uint64)
+
+
+def _no_flags() -> NDArray[np.bool_]:
+    return np.zeros((0, 0), np.bool_)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +54,22 @@ class ArmTask:
     other_script: NDArray[np.bool_]  # leaves the prompt's script; gate/signals.py
     tokens: Floats  # generated, reasoning included; nan: unknown
     prompt_hashes: NDArray[np.str_]  # "" where unknown
+    texts: NDArray[np.uint64] = field(
+        default_factory=_no_texts
+    )  # 64 bits of each text's hash; 0: unknown
+    long_texts: NDArray[np.bool_] = field(
+        default_factory=_no_flags
+    )  # too long to be equal by chance
+    questions: tuple[str, ...] = ()  # a hash of each sample's question; "" where unknown
+
+    def __post_init__(self) -> None:
+        """Fill in what an older file or a caller doesn't know."""
+        if self.texts.shape != self.outcomes.shape:
+            object.__setattr__(self, "texts", np.zeros(self.outcomes.shape, np.uint64))
+        if self.long_texts.shape != self.outcomes.shape:
+            object.__setattr__(self, "long_texts", np.zeros(self.outcomes.shape, np.bool_))
+        if len(self.questions) != len(self.sample_ids):
+            object.__setattr__(self, "questions", ("",) * len(self.sample_ids))
 
     @property
     def n_repeats(self) -> int:
@@ -100,6 +115,9 @@ class ArmTask:
             other_script=self.other_script[rows, repeats],
             tokens=self.tokens[rows, repeats],
             prompt_hashes=self.prompt_hashes[rows, repeats],
+            texts=self.texts[rows, repeats],
+            long_texts=self.long_texts[rows, repeats],
+            questions=tuple(self.questions[i] for i in kept),
         )
 
 
@@ -142,6 +160,17 @@ class Arm:
                 whole.update(np.ascontiguousarray(values[:, start:end]).tobytes())
         return whole.hexdigest()
 
+    def digest_of(self, used: Mapping[str, NDArray[np.bool_]]) -> str:
+        """Return a hash of the outcomes and lengths of some tries, [N, k] flags by task."""
+        whole = hashlib.sha256()
+        for task_id in sorted(used):
+            task, flags = self.tasks[task_id], used[task_id]
+            whole.update(json.dumps([task_id, task.sample_ids]).encode())
+            whole.update(np.argwhere(flags).astype(np.int64).tobytes())
+            for values in (task.outcomes, task.truncated, task.tokens):
+                whole.update(np.ascontiguousarray(values[flags]).tobytes())
+        return whole.hexdigest()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TryRecord:
@@ -157,10 +186,15 @@ class TryRecord:
     tokens: int | None = None
     prompt_hash: str | None = None
     refused: bool = False  # for good, and not scored
+    text_hash: str | None = None  # of reasoning and text, in hex
+    is_long: bool = False  # its text: gate/copies.py
 
 
 def build_task(
-    protocol: Mapping[str, Json], samples: Mapping[str, str], tries: Iterable[TryRecord]
+    protocol: Mapping[str, Json],
+    samples: Mapping[str, str],
+    tries: Iterable[TryRecord],
+    questions: Mapping[str, str] | None = None,
 ) -> ArmTask:
     """Return a task's arrays from its samples (id to subtask) and tries in any order."""
     rows = list(tries)
@@ -172,6 +206,7 @@ def build_task(
     looping, other_script = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
     tokens = np.full(shape, np.nan)
     hashes = np.full(shape, "", "U64")
+    texts, long_texts = np.zeros(shape, np.uint64), np.zeros(shape, np.bool_)
     for t in rows:
         at = place[t.sample_id], t.repeat
         outcomes[at] = REFUSED if t.refused else CODES[t.outcome]
@@ -181,6 +216,8 @@ def build_task(
             tokens[at] = t.tokens
         if t.prompt_hash:
             hashes[at] = t.prompt_hash
+        if t.text_hash:
+            texts[at], long_texts[at] = _short_hash(t.text_hash), t.is_long
     return ArmTask(
         protocol=dict(protocol),
         sample_ids=ids,
@@ -192,115 +229,18 @@ def build_task(
         other_script=other_script,
         tokens=tokens,
         prompt_hashes=hashes,
+        texts=texts,
+        long_texts=long_texts,
+        questions=tuple((questions or {}).get(i, "") for i in ids),
     )
 
 
-def write_gate_file(arm: Arm, path: Path | None) -> None:
-    """Write an arm as one JSON file; None: on stdout."""
-    text = json.dumps(_to_json(arm), ensure_ascii=False) + "\n"
-    if path is None:
-        sys.stdout.write(text)
-        return
-    with replacing(path) as draft:
-        draft.write_text(safe_json(text), encoding="utf-8")
-
-
-def read_gate_file(path: Path) -> Arm:
-    """Return the arm in a gate file; raises UsageError for anything else."""
+def _short_hash(text_hash: str) -> int:
+    """Return 64 bits of a hash, never 0."""
     try:
-        values = json.loads(path.read_text("utf-8"))
-        if values["format"] != FORMAT:
-            raise UsageError(f"format {values['format']!r} is not {FORMAT!r}", where=path)
-        if values["version"] != FORMAT_VERSION:
-            raise UsageError(
-                f"gate file version {values['version']!r} is not {FORMAT_VERSION}",
-                where=path,
-                hint="export the run again with this version of g4eval",
-            )
-        return Arm(
-            run_id=values["run_id"],
-            seed=values["seed"],
-            facts=values["facts"],
-            declared=tuple(values["declared"]),
-            tasks={task_id: _task_from_json(task) for task_id, task in values["tasks"].items()},
-            config=values["config"],
-            calibration=None
-            if values["calibration"] is None
-            else Calibration.checked(values["calibration"], where=path),
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"is not a gate file: {type(error).__name__}: {error}",
-            where=path,
-            hint="make one with: g4eval export RUN --to gate",
-        ) from error
-
-
-def _to_json(arm: Arm) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "version": FORMAT_VERSION,
-        "run_id": arm.run_id,
-        "seed": arm.seed,
-        "facts": dict(arm.facts),
-        "declared": list(arm.declared),
-        "config": {k: v for k, v in arm.config.items() if k not in OF_A_MACHINE},
-        "calibration": None if arm.calibration is None else arm.calibration.as_json(),
-        "tasks": {task_id: _task_to_json(task) for task_id, task in arm.tasks.items()},
-    }
-
-
-def _task_to_json(task: ArmTask) -> dict[str, Any]:
-    letters = np.array(list(LETTERS))[task.outcomes]
-    return {
-        "protocol": dict(task.protocol),
-        "sample_ids": list(task.sample_ids),
-        "groups": list(task.groups),
-        "outcomes": ["".join(row) for row in letters.tolist()],
-        "truncated": _bits(task.truncated),
-        "open_thoughts": _bits(task.open_thoughts),
-        "looping": _bits(task.looping),
-        "other_script": _bits(task.other_script),
-        "tokens": [
-            [None if math.isnan(t) else int(t) for t in row] for row in task.tokens.tolist()
-        ],
-        "prompt_hashes": [_squeeze(row) for row in task.prompt_hashes.tolist()],
-    }
-
-
-def _task_from_json(values: Mapping[str, Any]) -> ArmTask:
-    outcomes = np.array(
-        [[LETTERS.index(letter) for letter in row] for row in values["outcomes"]], np.int8
-    )
-    n, k = outcomes.shape if outcomes.size else (len(values["sample_ids"]), 0)
-    outcomes = outcomes.reshape(n, k)
-    tokens = [[np.nan if t is None else float(t) for t in row] for row in values["tokens"]]
-    hashes = [[h] * k if isinstance(h, str) else h for h in values["prompt_hashes"]]
-    return ArmTask(
-        protocol=values["protocol"],
-        sample_ids=tuple(values["sample_ids"]),
-        groups=tuple(values["groups"]),
-        outcomes=outcomes,
-        truncated=_from_bits(values["truncated"], k),
-        open_thoughts=_from_bits(values["open_thoughts"], k),
-        looping=_from_bits(values["looping"], k),
-        other_script=_from_bits(values["other_script"], k),
-        tokens=np.array(tokens, np.float64).reshape(n, k),
-        prompt_hashes=np.array(hashes, "U64").reshape(n, k),
-    )
-
-
-def _bits(flags: NDArray[np.bool_]) -> list[str]:
-    return ["".join("01"[flag] for flag in row) for row in flags.tolist()]
-
-
-def _from_bits(rows: Sequence[str], k: int) -> NDArray[np.bool_]:
-    return np.array([[bit == "1" for bit in row] for row in rows], np.bool_).reshape(len(rows), k)
-
-
-def _squeeze(row: list[str]) -> str | list[str]:
-    """Return one hash where all repeats have the same prompt."""
-    return row[0] if row and len(set(row)) == 1 else row
+        return int(text_hash[:16], 16) or 1
+    except ValueError:
+        return int.from_bytes(hashlib.sha256(text_hash.encode()).digest()[:8], "big") or 1
 
 
 def worst_case(base: Arm, candidate: Arm) -> tuple[Arm, Arm]:

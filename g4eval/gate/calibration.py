@@ -15,16 +15,21 @@ import numpy as np
 
 from g4eval.errors import NotComparableError, NotReadyError
 from g4eval.gate.arm import Arm
-from g4eval.gate.decide import PairedScores, Says, decide
+from g4eval.gate.copies import what_to_do, words
+from g4eval.gate.decide import Says, decide
 from g4eval.gate.load import CALIBRATION
+from g4eval.gate.paired_scores import PairedScores
+from g4eval.gate.pairing import Pairing
 from g4eval.gate.policy import GatePolicy
 from g4eval.gate.schedule import Round
 from g4eval.gate.shape import check_shape
-from g4eval.gate.verdict import GateVerdict, judge, paired_scores, plan_of
+from g4eval.gate.verdict import GateVerdict, judge, plan_of
 from g4eval.records import Json
 from g4eval.stats.accuracy import variances
 from g4eval.stats.drift import DriftSummary
-from g4eval.stats.paired import Difference, Floats, macro_difference, paired_difference
+from g4eval.stats.noise import PairNoise, pair_noise
+from g4eval.stats.paired import Difference, Floats, paired_difference
+from g4eval.stats.score_test import z_of
 from g4eval.store.manifest import write_json
 from g4eval.store.verdicts import Calibration
 
@@ -109,12 +114,10 @@ def _checks(
     base: Arm, again: Arm, control: Arm | None, policy: GatePolicy, tasks: Sequence[str]
 ) -> list[Check]:
     fixed = policy.model_copy(update={"design": "fixed", "plan": "stored", "repeats": {}})
-    found = {
-        task: paired_difference(pair.base, pair.candidate)
-        for task, pair in paired_scores(base, again, tasks).items()
-    }
+    pairing = _pairing(base, again, tasks, fixed)
+    scores = pairing.scores
+    found = {task: paired_difference(p.base, p.candidate) for task, p in scores.items()}
     judgement = judge(base, again, fixed)
-    rounds = plan_of(base, again, tasks, fixed)
     checks = [
         Check(
             name="the baseline does not fail against itself",
@@ -122,9 +125,10 @@ def _checks(
             found="; ".join([judgement.verdict.value, *judgement.reasons]),
         ),
         _seeds_differ(base, again),
-        _difference_is_small(list(found.values())),
+        _repeats_are_tries(pairing, fixed),
+        _difference_is_small([_noise(p) for p in scores.values()]),
         *(_discordance_fits(task, d) for task, d in found.items()),
-        _shape_is_equal(base, again, tasks, rounds, fixed),
+        _shape_is_equal(pairing),
         _half_splits_pass(base, tasks, fixed),
     ]
     if control is not None:
@@ -186,13 +190,42 @@ def _seeds_differ(base: Arm, again: Arm) -> Check:
     )
 
 
-def _difference_is_small(found: Sequence[Difference]) -> Check:
-    macro = macro_difference([d.delta for d in found], [d.se for d in found])
-    z = float(macro.delta) / float(macro.se) if float(macro.se) > 0 else 0.0
+def _pairing(base: Arm, other: Arm, tasks: Sequence[str], policy: GatePolicy) -> Pairing:
+    plan = plan_of(base, other, tasks, policy)
+    return Pairing(base=base, candidate=other, plan=plan, policy=policy)
+
+
+def _repeats_are_tries(pairing: Pairing, policy: GatePolicy) -> Check:
+    """Check that the repeats of either run are no copies: four of them would count as four."""
+    found = {task: pairing.copies(pairing.n_complete, task) for task in pairing.tasks}
+    told = [
+        text
+        for task, arms in found.items()
+        for name, copies in zip(("the baseline", "the second run"), arms, strict=True)
+        if (text := words(name, copies, task)) is not None
+    ]
+    limit = policy.max_copied_pct / 100
+    copying = [t for t, arms in found.items() if max(c.long_share for c in arms) > limit]
+    if copying:
+        told.append(what_to_do(copying))
+    return Check(
+        name="repeats are tries of their own",
+        is_met=not copying,
+        found="; ".join(told) or "no two texts of a sample are equal",
+    )
+
+
+def _noise(pair: PairedScores) -> PairNoise:
+    return pair_noise(pair.base, pair.candidate, copied=pair.copied, clusters=pair.clusters)
+
+
+def _difference_is_small(noise: Sequence[PairNoise]) -> Check:
+    z = float(z_of(noise, 0.0))
+    delta = float(np.mean([n.delta for n in noise]))
     return Check(
         name=f"the macro difference is within {LARGEST_Z:g} standard errors",
         is_met=abs(z) < LARGEST_Z,
-        found=f"{100 * float(macro.delta):+.2f} points, z {z:+.2f}",
+        found=f"{100 * delta:+.2f} points, z {z:+.2f}",
     )
 
 
@@ -214,10 +247,8 @@ def _discordance_fits(task: str, found: Difference) -> Check:
     return Check(name=f"{task}: flips are those of sampling", is_met=is_met, found=shown)
 
 
-def _shape_is_equal(
-    base: Arm, again: Arm, tasks: Sequence[str], rounds: Sequence[Round], policy: GatePolicy
-) -> Check:
-    shape = check_shape(base, again, tasks, rounds, policy)
+def _shape_is_equal(pairing: Pairing) -> Check:
+    shape = check_shape(pairing, pairing.n_complete)
     return Check(
         name="lengths and truncation are equal",
         is_met=shape.says != "FAIL",
@@ -275,9 +306,9 @@ def _split(rng: np.random.Generator, scores: Floats, half: int) -> PairedScores:
 
 def _control_fails(base: Arm, control: Arm, tasks: Sequence[str], policy: GatePolicy) -> Check:
     """Judge the damaged run by accuracy and shape; its settings differ on purpose."""
-    rounds = plan_of(base, control, tasks, policy)
-    look = decide(paired_scores(base, control, tasks), rounds, policy)[-1]
-    shape = check_shape(base, control, tasks, rounds, policy)
+    pairing = _pairing(base, control, tasks, policy)
+    look = decide(pairing.scores, pairing.plan.rounds, policy)[-1]
+    shape = check_shape(pairing, pairing.n_complete)
     return Check(
         name="the positive control fails",
         is_met=int(look.says) == Says.FAIL or shape.says == "FAIL",

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from g4eval.gate.arm import CORRECT, NO_ANSWER, UNGRADED, Arm, ArmTask
+from g4eval.gate.copies import clusters_of, find_copies, merged, subtasks_of
 from g4eval.gate.fingerprint_diff import compare_facts, compare_tasks
 from g4eval.gate.record import difference_json, macro_json
 from g4eval.gate.shape import length_change
 from g4eval.records import Json
+from g4eval.stats.noise import SuperNoise, pair_noise, super_noise
 from g4eval.stats.paired import (
-    Difference,
     holm,
     mcnemar,
     paired_difference,
@@ -39,11 +40,10 @@ def compare_arms(base: Arm, candidate: Arm, tasks: Sequence[str]) -> dict[str, A
         "tasks": {},
     }
     shared = {task: _shared(base.tasks[task], candidate.tasks[task]) for task in tasks}
-    found: dict[str, Difference] = {}
+    noise = {task: _noise(task, left, right) for task, (left, right) in shared.items()}
     for task, (left, right) in shared.items():
-        found[task] = paired_difference(left.scores, right.scores)
-        values["tasks"][task] = _task_json(left, right, found[task])
-    values["macro"] = macro_json(list(found.values()))
+        values["tasks"][task] = _task_json(left, right, noise[task])
+    values["macro"] = macro_json(list(noise.values()))
     values["length"] = length_change(
         replace(base, tasks={task: left for task, (left, _) in shared.items()}),
         replace(candidate, tasks={task: right for task, (_, right) in shared.items()}),
@@ -60,10 +60,23 @@ def _shared(base: ArmTask, candidate: ArmTask) -> tuple[ArmTask, ArmTask]:
     return base.only(shared), candidate.only(shared)
 
 
-def _task_json(base: ArmTask, candidate: ArmTask, found: Difference) -> dict[str, Any]:
+def _noise(task: str, base: ArmTask, candidate: ArmTask) -> SuperNoise:
+    """Return the noise that the gate would take: copies and doubled questions count once."""
+    arms = (base, candidate)
+    copies = [find_copies(arm, np.ones(arm.outcomes.shape, np.bool_)) for arm in arms]
+    copied = copies[0].samples | copies[1].samples
+    clusters = merged(clusters_of(base), clusters_of(candidate))
+    scores = base.scores, candidate.scores
+    fixed = pair_noise(*scores, copied=copied if copied.any() else None, clusters=clusters)
+    groups = np.unique(subtasks_of(task, base), return_inverse=True)[1]
+    return super_noise(*scores, fixed, groups=groups, clusters=clusters)
+
+
+def _task_json(base: ArmTask, candidate: ArmTask, noise: SuperNoise) -> dict[str, Any]:
+    found = paired_difference(base.scores, candidate.scores)
     gains, losses, pairs = int(found.gains), int(found.losses), int(found.n_pairs)
     values: dict[str, Any] = {
-        **difference_json(found),
+        **difference_json(found, noise),
         "n_samples": len(base.sample_ids),
         "repeats": [base.outcomes.shape[1], candidate.outcomes.shape[1]],
         "baseline_pct": _pct(base.scores),

@@ -8,7 +8,7 @@ margin: a FAIL, and the report says so; a loss that is priced in belongs into `o
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -19,6 +19,7 @@ from g4eval.gate.policy import GatePolicy
 from g4eval.gate.schedule import Round, fractions_of, inside
 from g4eval.stats.noise import PairNoise, SuperNoise, pair_noise, super_noise
 from g4eval.stats.paired import Difference, Floats, Macro, macro_difference, paired_difference
+from g4eval.stats.score_test import z_of
 from g4eval.stats.sequential import RoundCounts, boundaries, log_e_fail, log_e_pass
 
 
@@ -92,14 +93,14 @@ def look_at(
 ) -> Look:
     """Evaluate the end of round `index`; raises ValueError for repeats that aren't there."""
     ends = {task: rounds[index].repeats[task][1] for task in scores}
+    scores = _as_paired(scores, policy)
     _check_repeats(scores, ends, index, policy)
     noise = {t: _task_noise(pair, ends[t], policy) for t, pair in scores.items()}
     found = {
-        t: paired_difference(*_until(pair, ends[t], policy, Reading.LEFT_OUT))
-        for t, pair in scores.items()
+        t: paired_difference(*pair.until(ends[t], Reading.LEFT_OUT)) for t, pair in scores.items()
     }
     primary = [policy.primary] if policy.primary != "macro" else list(scores)
-    fractions = information(scores, rounds, primary, policy)
+    fractions = information(scores, rounds, primary)
     if policy.design == "anytime":
         test = _bet(scores, rounds[: index + 1], primary, policy)
     else:
@@ -112,7 +113,9 @@ def look_at(
         tasks=found,
         noise=noise,
         n_seen={t: int((inside(p.order, 0, ends[t]).any(axis=1)).sum()) for t, p in scores.items()},
-        primary=primary_of(noise, primary, "shown"),
+        primary=macro_difference(
+            [noise[t].shown.delta for t in primary], [noise[t].shown.own_error() for t in primary]
+        ),
         statistic_pass=test.statistic_pass,
         bound_pass=test.bound_pass,
         statistic_fail=test.statistic_fail,
@@ -125,33 +128,35 @@ def look_at(
     )
 
 
+def _as_paired(
+    scores: Mapping[str, PairedScores], policy: GatePolicy
+) -> Mapping[str, PairedScores]:
+    """Take the baseline pair by pair where the policy says so."""
+    if policy.baseline_repeats == "all":
+        return scores
+    return {t: p if p.pair_base else replace(p, pair_base=True) for t, p in scores.items()}
+
+
 def information(
-    scores: Mapping[str, PairedScores],
-    rounds: Sequence[Round],
-    tasks: Sequence[str],
-    policy: GatePolicy,
+    scores: Mapping[str, PairedScores], rounds: Sequence[Round], tasks: Sequence[str]
 ) -> list[float]:
     """Return each round end's share of the plan's information about the mean over some tasks.
 
     From the numbers of repeats alone, and what the baseline said of each sample's variance, so
     that the fractions are known before any of the candidate's outcomes.
     """
-    pair_base = policy.baseline_repeats == "paired"
     return fractions_of(
-        [
-            sum(_planned_variance(scores[t], r.repeats[t][1], pair_base=pair_base) for t in tasks)
-            for r in rounds
-        ]
+        [sum(_planned_variance(scores[t], r.repeats[t][1]) for t in tasks) for r in rounds]
     )
 
 
-def _planned_variance(pair: PairedScores, end: float, *, pair_base: bool) -> float:
+def _planned_variance(pair: PairedScores, end: float) -> float:
     k = inside(pair.order, 0, end).sum(axis=1)
     if end > 1 and k.max(initial=0) < end - 1:  # rounds past what is there: as if it went on
         k = np.full(len(k), end)
     seen = k > 0
     candidate = 1 / np.maximum(k, 1)
-    base = candidate if pair_base else np.full(len(k), 1 / pair.base.shape[-1])
+    base = candidate if pair.pair_base else np.full(len(k), 1 / pair.base.shape[-1])
     weights = np.ones(len(k)) if pair.weights is None else pair.weights
     share = weights * len(k) / weights.sum()
     return float((share * (base + candidate))[seen].sum() / seen.sum() ** 2)
@@ -163,22 +168,16 @@ def _check_repeats(
     for task, end in ends.items():
         pair = scores[task]
         arms = [pair.candidate.shape[-1]]
-        if policy.baseline_repeats == "paired" or policy.design == "anytime":
+        if pair.pair_base or policy.design == "anytime":
             arms.append(pair.base.shape[-1])
         is_unequal = pair.places is not None and (pair.places < 0).any()
         if min(arms) < math.ceil(end) and not is_unequal:
             raise ValueError(f"round {index} of {task} needs {end} repeats in both arms")
 
 
-def _until(
-    pair: PairedScores, end: float, policy: GatePolicy, reading: Reading
-) -> tuple[Floats, Floats]:
-    return pair.until(end, pair_base=policy.baseline_repeats == "paired", reading=reading)
-
-
 def _task_noise(pair: PairedScores, end: float, policy: GatePolicy) -> TaskNoise:
     def read(reading: Reading) -> PairNoise | SuperNoise:
-        arms = _until(pair, end, policy, reading)
+        arms = pair.until(end, reading)
         fixed = pair_noise(*arms, copied=pair.copied, clusters=pair.clusters)
         if policy.estimand == "fixed":
             return fixed
@@ -190,56 +189,11 @@ def _task_noise(pair: PairedScores, end: float, policy: GatePolicy) -> TaskNoise
     return TaskNoise(shown=shown, for_pass=read(Reading.AGAINST), for_fail=read(Reading.FOR))
 
 
-def primary_of(
-    noise: Mapping[str, TaskNoise], tasks: Sequence[str], reading: str, at: float | None = None
-) -> Macro:
-    """Return the mean over tasks and its error were each one's true difference `at`.
-
-    None: what was seen of each, which is the error to print.
-    """
-    used = [getattr(noise[t], reading) for t in tasks]
-    errors = [n.error(at) if at is not None else n.own_error() for n in used]
-    return macro_difference([n.delta for n in used], errors)
-
-
-def z_of(noise: Sequence[PairNoise | SuperNoise], hypothesis: float) -> Floats:
-    """Return how many standard errors the mean over tasks lies above a hypothesis, as a z.
-
-    Samples like these have few degrees of freedom, so there it is the z of the same probability
-    as the t.
-    """
-    errors = [n.error(hypothesis) for n in noise]
-    macro = macro_difference([n.delta for n in noise], errors)
-    ratio = _ratio(macro.delta - hypothesis, macro.se)
-    wide = [n for n in noise if isinstance(n, SuperNoise)]
-    return _as_z(ratio, errors, wide) if wide else ratio
-
-
-def _as_z(ratio: Floats, errors: Sequence[Floats], noise: Sequence[SuperNoise]) -> Floats:
-    """Return the z of a t whose degrees of freedom are Welch's and Satterthwaite's.
-
-    Where the mean is skewed away from the hypothesis the t is first brought nearer to it (Johnson
-    1978, J. Am. Stat. Assoc. 73): a few samples that break wholly are such a skew.
-    """
-    from scipy.special import ndtri, stdtr
-
-    with np.errstate(invalid="ignore", divide="ignore"):
-        variance = sum(e**2 for e in errors)
-        degrees = variance**2 / sum(
-            e**4 / n.degrees for e, n in zip(errors, noise, strict=True)
-        )
-        skew = sum(n.third for n in noise) / variance**1.5
-        nearer = np.sign(ratio) * np.maximum(
-            0.0, np.abs(ratio) + np.minimum(0.0, np.sign(ratio) * skew) * (1 + 2 * ratio**2) / 6
-        )
-    degrees = np.where(np.isfinite(degrees), degrees, min(n.degrees for n in noise))
-    tail = np.maximum(stdtr(degrees, -np.abs(np.nan_to_num(nearer))), 1e-300)
-    return np.asarray(np.sign(nearer) * -ndtri(tail))
-
-
-def _ratio(distance: Floats, error: Floats) -> Floats:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(np.where(distance == 0, 0.0, distance / error))
+def wide_noise(pair: PairedScores, end: float) -> SuperNoise:
+    """Return a task's noise for samples like these, as it is printed beside the other."""
+    arms = pair.until(end, Reading.LEFT_OUT)
+    fixed = pair_noise(*arms, copied=pair.copied, clusters=pair.clusters)
+    return super_noise(*arms, fixed, groups=pair.groups, clusters=pair.clusters)
 
 
 def _guardrails(
@@ -267,7 +221,7 @@ def _guardrails(
     values = {t: z_of([n.for_fail], policy.ok) for t, n in noise.items()}
     if is_off:
         return values, math.inf
-    fractions = information(scores, rounds, list(scores), policy)
+    fractions = information(scores, rounds, list(scores))
     return values, boundaries(fractions[: index + 1], alpha)[-1]
 
 

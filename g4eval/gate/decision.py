@@ -5,17 +5,18 @@ same question again returns the stored verdict; more data after INCONCLUSIVE con
 decision; anything else is refused. INVALID is no look at the accuracies, so it isn't stored.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from g4eval.errors import StoreError, UsageError
-from g4eval.gate.arm import Arm
+from g4eval.fingerprint import sha256_json
+from g4eval.gate.arm import Arm, worst_case
+from g4eval.gate.pairing import DecisionPlan, Pairing, data_digest, extended
 from g4eval.gate.policy import GatePolicy
-from g4eval.gate.record import data_digest, verdict_record
-from g4eval.gate.schedule import Round, next_round
-from g4eval.gate.verdict import EXIT_CODES, GateVerdict, Judgement, complete_rounds, judge
+from g4eval.gate.record import verdict_record
+from g4eval.gate.schedule import Round
+from g4eval.gate.verdict import EXIT_CODES, GateVerdict, Judgement, judge
 from g4eval.stats.drift import DriftSummary
 from g4eval.store.manifest import write_json
 from g4eval.store.verdicts import EDITED_HINT, VerdictRecord
@@ -44,7 +45,7 @@ def decide_once(
     *,
     now: datetime,
     drift: DriftSummary | None = None,
-    rounds: Sequence[Round] | None = None,
+    plan: DecisionPlan | None = None,
     is_final: bool = True,
 ) -> Decided:
     """Return the pair's verdict: the stored one, its continuation, or a new one, then stored.
@@ -55,7 +56,7 @@ def decide_once(
         policy: the rules.
         now: the time of the decision.
         drift: teacher-forced drift between the two.
-        rounds: the plan of a driven run.
+        plan: of a driven run.
         is_final: whether to store INCONCLUSIVE; a driven run asks after every round.
 
     Raises UsageError where the pair was decided otherwise, NotReadyError with nothing to decide on.
@@ -63,14 +64,25 @@ def decide_once(
     _refuse_itself(base, candidate)
     path = None if candidate.folder is None else _path(candidate.folder, base)
     stored = _read(path)
+    n_looked_at = 0
     if stored is not None:
         assert path is not None
-        _refuse_other_terms(stored, base, candidate, policy, path)
-        rounds = _continuation(stored, base, candidate)
-        if rounds is None:
+        policy = _terms(stored, policy, path)
+        pairing = _stored_pairing(stored, base, candidate, policy)
+        _refuse_other_data(stored, pairing, path)
+        going_on = _continuation(stored, pairing)
+        if going_on is None:
             return Decided(record=stored, judgement=None, path=path)
-    floor = drift_floor(base)
-    found = judge(base, candidate, policy, drift=drift, drift_floor=floor, rounds=rounds)
+        plan, n_looked_at = going_on, stored.rounds_used
+    found = judge(
+        base,
+        candidate,
+        policy,
+        drift=drift,
+        drift_floor=drift_floor(base),
+        plan=plan,
+        n_looked_at=n_looked_at,
+    )
     first = None if stored is None else stored.first_look_at
     record = verdict_record(found, base, candidate, policy, now=now, continues=first)
     is_decision = found.verdict is not GateVerdict.INVALID and (
@@ -100,10 +112,10 @@ def drift_floor(base: Arm) -> float | None:
     return None if base.calibration is None else base.calibration.drift_floor_kl
 
 
-def stored_rounds(base: Arm, candidate_folder: Path) -> tuple[Round, ...] | None:
+def stored_plan(base: Arm, candidate_folder: Path) -> DecisionPlan | None:
     """Return the plan of a decision that is under way; None: there is none."""
     stored = _read(_path(candidate_folder, base))
-    return None if stored is None or stored.rounds is None else _rounds(stored)
+    return None if stored is None or stored.rounds is None else _plan(stored)
 
 
 def _path(folder: Path, base: Arm) -> Path:
@@ -136,27 +148,38 @@ def _codes_of(record: VerdictRecord) -> set[int]:
     return codes | {1} if verdict is GateVerdict.INCONCLUSIVE else codes
 
 
-def _refuse_other_terms(
-    stored: VerdictRecord, base: Arm, candidate: Arm, policy: GatePolicy, path: Path
-) -> None:
-    if stored.policy_fingerprint != policy.fingerprint:
-        asked, decided = policy.model_dump(mode="json"), stored.policy.as_json()
-        differences = [
-            f"{key}: {decided.get(key)!r} in the decision, {asked.get(key)!r} asked for"
-            for key in sorted({*decided, *asked})
-            if decided.get(key) != asked.get(key)
-        ]
+def _terms(stored: VerdictRecord, policy: GatePolicy, path: Path) -> GatePolicy:
+    """Return the rules of the stored decision; refuses to go on under others."""
+    values = stored.policy.as_json()
+    if sha256_json(values) != stored.policy_fingerprint:
+        raise StoreError("the policy isn't the one of its hash", where=path, hint=EDITED_HINT)
+    decided = GatePolicy.of_decision(values)
+    differences = policy.differences(decided, stored.policy_defaults)
+    if differences:
         raise UsageError(
             f"this pair was decided under another policy on {stored.decided_at}:\n    "
             + "\n    ".join(differences),
             where=path,
             hint="a new decision needs a new candidate run: another --seed",
         )
-    if stored.rounds is None:  # failed by drift, before any look
+    return decided
+
+
+def _stored_pairing(
+    stored: VerdictRecord, base: Arm, candidate: Arm, policy: GatePolicy
+) -> Pairing | None:
+    """Return the pair under the stored plan; None: it failed by drift, before any look."""
+    if stored.rounds is None:
+        return None
+    base, candidate = worst_case(base, candidate)
+    return Pairing(base=base, candidate=candidate, plan=_plan(stored), policy=policy)
+
+
+def _refuse_other_data(stored: VerdictRecord, pairing: Pairing | None, path: Path) -> None:
+    if pairing is None:
         return
-    used = _rounds(stored)[: stored.rounds_used]
-    is_there = complete_rounds(used, base, candidate) == len(used)
-    if not is_there or data_digest(base, candidate, used) != stored.data:
+    is_there = pairing.n_complete >= stored.rounds_used
+    if not is_there or data_digest(pairing, stored.rounds_used) != stored.data:
         raise UsageError(
             f"the outcomes that the decision of {stored.decided_at} rests on have changed",
             where=path,
@@ -164,25 +187,18 @@ def _refuse_other_terms(
         )
 
 
-def _continuation(stored: VerdictRecord, base: Arm, candidate: Arm) -> tuple[Round, ...] | None:
+def _continuation(stored: VerdictRecord, pairing: Pairing | None) -> DecisionPlan | None:
     """Return the plan to go on with; None: the decision stands."""
-    if not stored.can_continue:
+    if pairing is None or not stored.can_continue:
         return None
-    rounds = list(_rounds(stored))
     if stored.design == "anytime":
-        rounds = extend(rounds, base, candidate)
-    is_more = complete_rounds(rounds, base, candidate) > stored.rounds_used
-    return tuple(rounds) if is_more else None
+        pairing = extended(pairing)
+    return pairing.plan if pairing.n_complete > stored.rounds_used else None
 
 
-def extend(rounds: Sequence[Round], base: Arm, candidate: Arm) -> list[Round]:
-    """Add rounds of the last one's shares for as long as both arms have them."""
-    longer = list(rounds)
-    while True:
-        longer.append(next_round(longer[-1]))
-        if complete_rounds(longer, base, candidate) < len(longer):
-            return longer[:-1]
-
-
-def _rounds(stored: VerdictRecord) -> tuple[Round, ...]:
-    return tuple(Round(repeats=dict(r)) for r in stored.rounds or ())
+def _plan(stored: VerdictRecord) -> DecisionPlan:
+    return DecisionPlan(
+        rounds=tuple(Round(repeats=dict(r)) for r in stored.rounds or ()),
+        allocation=stored.allocation or {},
+        base_repeats=stored.base_repeats or {},
+    )

@@ -7,14 +7,20 @@ answers' shape, is shape.py; L4, paired accuracy, decide.py.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from g4eval.errors import NotReadyError
 from g4eval.gate.arm import ABSENT, NO_ANSWER, UNGRADED, Arm, ArmTask
+from g4eval.gate.copies import Copies, clusters_of, subtasks_of, what_to_do, words
 from g4eval.gate.fingerprint_diff import Change, FactsDiff, compare_facts, compare_tasks
 from g4eval.gate.next_steps import declaring_advice, grading_commands
 from g4eval.gate.policy import GatePolicy
 from g4eval.records import Json
 from g4eval.stats.drift import DriftSummary
+from g4eval.stats.noise import Flags
 
+LEAST_SAMPLES, LEAST_GROUPS = 60, 20  # for samples like these: fewer keep no stated error rate
 LEAST_FLOOR = 1e-6  # nats: what float32 log-probabilities resolve
 
 
@@ -67,14 +73,21 @@ def _seed_findings(base: Arm, candidate: Arm) -> list[str]:
 
 
 def check_ungraded(
-    base: Arm, candidate: Arm, repeats: Mapping[str, int], policy: GatePolicy
+    base: Arm,
+    candidate: Arm,
+    used: Mapping[str, tuple[Flags, Flags]],
+    policy: GatePolicy,
 ) -> LayerOutcome:
     """Refuse arms with too many tries that nobody graded, or with unequal shares of them.
 
+    Fewer are read against each verdict in turn, so they cost power and no error rate.
     Raises NotReadyError where an arm is simply not finished.
     """
     limit = policy.max_ungraded_pct / 100
-    shares = [_ungraded_share(arm, repeats) for arm in (base, candidate)]
+    shares = [
+        _ungraded_share([arm.tasks[t].outcomes[flags[i]] for t, flags in used.items()])
+        for i, arm in enumerate((base, candidate))
+    ]
     findings = []
     if abs(shares[0] - shares[1]) > limit:
         findings.append(
@@ -94,9 +107,58 @@ def check_ungraded(
     )
 
 
-def _ungraded_share(arm: Arm, repeats: Mapping[str, int]) -> float:
-    codes = [arm.tasks[t].outcomes[:, :k] for t, k in repeats.items()]
-    return sum(int((c == UNGRADED).sum()) for c in codes) / max(1, sum(c.size for c in codes))
+def _ungraded_share(codes: Sequence[NDArray[np.int8]]) -> float:
+    made = [c[c != ABSENT] for c in codes]
+    ungraded = sum(int((c == UNGRADED).sum()) for c in made)
+    return float(ungraded / max(1, sum(int(c.size) for c in made)))
+
+
+def check_copies(found: Mapping[str, tuple[Copies, Copies]], policy: GatePolicy) -> LayerOutcome:
+    """Refuse arms whose repeats are copies; tell those that may be, and what nobody knows."""
+    limit = policy.max_copied_pct / 100
+    told = [
+        text
+        for task, arms in found.items()
+        for name, copies in zip(("the baseline", "the candidate"), arms, strict=True)
+        if (text := words(name, copies, task)) is not None
+    ]
+    copying = [t for t, arms in found.items() if max(c.long_share for c in arms) > limit]
+    if copying:
+        told.append(what_to_do(copying))
+    says = "INVALID" if copying else ("advisory" if told else "ok")
+    shares = {
+        task: {
+            name: copies.long_share + copies.short_share if copies.is_known else None
+            for name, copies in zip(("baseline", "candidate"), arms, strict=True)
+        }
+        for task, arms in found.items()
+    }
+    return LayerOutcome(
+        layer="L1 canary", says=says, findings=tuple(told), details={"copied_share": shares}
+    )
+
+
+def check_population(base: Arm, tasks: Sequence[str], policy: GatePolicy) -> LayerOutcome:
+    """Refuse a statement about samples like these that too few samples carry."""
+    findings = []
+    wanted = tasks if policy.primary == "macro" else (policy.primary,)
+    for task_id in wanted if policy.estimand == "super" else ():
+        task = base.tasks[task_id]
+        groups = len(set(subtasks_of(task_id, task)))
+        n = len(np.unique(clusters_of(task)))
+        if n < LEAST_SAMPLES:
+            findings.append(
+                f"{task_id}: {n} questions are too few for samples like these, which takes "
+                f"{LEAST_SAMPLES}: `estimand: fixed` in gate.yaml, or a larger set of questions"
+            )
+        elif 1 < groups < LEAST_GROUPS:
+            findings.append(
+                f"{task_id}: {groups} subtasks are too few for samples like these, which takes "
+                f"{LEAST_GROUPS}: `estimand: fixed` in gate.yaml, or the whole task"
+            )
+    return LayerOutcome(
+        layer="L1 canary", says="INVALID" if findings else "ok", findings=tuple(findings)
+    )
 
 
 def check_canary(base: Arm, candidate: Arm, tasks: Sequence[str]) -> LayerOutcome:

@@ -38,6 +38,7 @@ class PairedScores:
     copied: Flags | None = None  # [..., N] samples whose repeats count as one try: gate/copies.py
     clusters: NDArray[np.int64] | None = None  # [N] equal for samples that are one question
     groups: NDArray[np.int64] | None = None  # [N] subtasks, for samples like these
+    pair_base: bool = False  # the baseline's repeats count only where the candidate has that one
     weights: Floats | None = None  # [N] variance of a try, as the allocation took it; None: equal
 
     @property
@@ -63,15 +64,12 @@ class PairedScores:
         flags = (self.base_ungraded, self.candidate_ungraded)
         return any(f is not None and bool(f.any()) for f in flags)
 
-    def until(self, end: float, *, pair_base: bool, reading: Reading) -> tuple[Floats, Floats]:
-        """Return both arms' scores up to `end` repeats of the candidate.
-
-        pair_base: the baseline's repeats only where the candidate has that repeat, too.
-        """
+    def until(self, end: float, reading: Reading) -> tuple[Floats, Floats]:
+        """Return both arms' scores up to `end` repeats of the candidate."""
         base, candidate = self._read(reading)
         used = inside(self.order, 0, end)
         candidate = np.where(used, candidate, np.nan)
-        if pair_base:
+        if self.pair_base:
             base = np.where(_fitted(used, base.shape[-1]), base, np.nan)
         return base, candidate
 
@@ -87,7 +85,8 @@ class PairedScores:
         step = np.where(stretch, candidate[..., :k] - base[..., :k], np.nan)
         if self.copied is not None:
             first = self.order[:, :k] < self.n_samples
-            step = np.where(first | ~self.copied.any(axis=-1)[..., None, None], step, np.nan)
+            is_free = ~np.asarray(self.copied.any(axis=-1))
+            step = np.where(first | is_free[..., None, None], step, np.nan)
         if self.clusters is not None:
             step = np.where(_is_first(self.clusters)[:, None], step, np.nan)
         return RoundCounts(

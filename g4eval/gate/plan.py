@@ -9,7 +9,6 @@ import numpy as np
 
 from g4eval.gate.arm import Arm
 from g4eval.gate.policy import PLANS, GatePolicy
-from g4eval.gate.simulate import SUITE
 from g4eval.stats.power import (
     GROUP_SEQUENTIAL_COST,
     PlannedTask,
@@ -19,6 +18,13 @@ from g4eval.stats.power import (
 )
 
 POWERS = (0.8, 0.9)
+# The accuracies Google reports for Gemma 4 31B; repeats of the plan "nightly".
+SUITE = {
+    "aime": (60, 0.892, 16),
+    "gpqa_diamond": (198, 0.843, 8),
+    "livecodebench_v6": (175, 0.80, 8),
+    "bbeh_mini": (460, 0.744, 4),
+}
 DEFAULT_RHO = 0.5  # cautious; measured values lie between 0.5 and 0.9
 
 
@@ -55,12 +61,12 @@ def assumed_tasks(rho: float | None) -> dict[str, PlannedTask]:
     """Return the four benchmarks with the accuracies published for Gemma 4 31B."""
     return {
         name: PlannedTask(
-            n_samples=task.n_samples,
-            accuracy=task.accuracy,
-            repeats=task.repeats,
+            n_samples=n_samples,
+            accuracy=accuracy,
+            repeats=repeats,
             rho=DEFAULT_RHO if rho is None else rho,
         )
-        for name, task in SUITE.items()
+        for name, (n_samples, accuracy, repeats) in SUITE.items()
     }
 
 

@@ -4,11 +4,11 @@ Margins are written down before the run: the report prints them first, and the p
 is part of the decision. docs/gate.md explains every key.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from g4eval.config import parse_model, read_yaml
 from g4eval.fingerprint import sha256_json
@@ -19,6 +19,15 @@ PLANS: dict[str, tuple[int, int, int, int]] = {
     "pr": (8, 4, 2, 1),
     "nightly": (16, 8, 4, 1),
     "release": (32, 16, 8, 1),
+}
+
+
+# What was done before a key was there.
+BEFORE: dict[str, Any] = {
+    "spending": "obf",
+    "baseline_repeats": "paired",
+    "allocation": "equal",
+    "max_copied_pct": 5.0,
 }
 
 
@@ -78,6 +87,8 @@ class GatePolicy(BaseModel):
     drift: DriftPolicy = DriftPolicy()
     shape: ShapePolicy = ShapePolicy()
 
+    _later: frozenset[str] = PrivateAttr(default=frozenset())  # keys younger than the decision
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if -self.ok_pt >= self.margin_pt:
@@ -103,8 +114,44 @@ class GatePolicy(BaseModel):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256, in hex, over every key."""
-        return sha256_json(self.model_dump(mode="json"))
+        """SHA-256, in hex, over every key that the decision knows."""
+        return sha256_json(self.as_json())
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the keys as a decision stores them: without those that were made after it."""
+        return {k: v for k, v in self.model_dump(mode="json").items() if k not in self._later}
+
+    @property
+    def defaults(self) -> tuple[str, ...]:
+        """The keys that nobody set."""
+        unset = set(type(self).model_fields) - self.model_fields_set
+        return tuple(sorted(unset - self._later))
+
+    @classmethod
+    def of_decision(cls, stored: Mapping[str, Any]) -> Self:
+        """Return the rules of a decision; keys that it lacks read as what was done before them."""
+        later = {key: value for key, value in BEFORE.items() if key not in stored}
+        found = cls.model_validate({**stored, **later})
+        found._later = frozenset(later)  # noqa: SLF001  its own
+        return found
+
+    def differences(self, decided: "GatePolicy", defaults: Collection[str]) -> list[str]:
+        """Return the keys in which a policy asks for something else than was decided.
+
+        What nobody sets is whatever the decision had, if nobody had set it there either.
+
+        Args:
+            decided: the decision's.
+            defaults: keys that nobody had set in it.
+        """
+        asked, had = self.model_dump(mode="json"), decided.model_dump(mode="json")
+        loose = {key for key in asked if key not in self.model_fields_set}
+        loose &= {*defaults, *decided._later}  # noqa: SLF001  its own
+        return [
+            f"{key}: {had[key]!r} in the decision, {asked[key]!r} asked for"
+            for key in sorted(asked)
+            if asked[key] != had[key] and key not in loose
+        ]
 
     def planned_repeats(self, task_id: str) -> int | None:
         """Return the repeats the policy plans for a task; None: what both runs have."""

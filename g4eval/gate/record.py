@@ -11,27 +11,24 @@ from typing import Any
 import numpy as np
 
 import g4eval
-from g4eval.fingerprint import sha256_json
-from g4eval.gate.arm import Arm, ArmTask, worst_case
-from g4eval.gate.decide import Look, count_round
+from g4eval.gate.arm import REFUSED, UNGRADED, Arm, ArmTask
+from g4eval.gate.decide import Look, wide_noise
 from g4eval.gate.layers import LayerOutcome
 from g4eval.gate.next_steps import grading_commands, missing_commands
+from g4eval.gate.paired_scores import Reading
+from g4eval.gate.pairing import Pairing, data_digest
 from g4eval.gate.policy import GatePolicy
-from g4eval.gate.schedule import Round, next_round
-from g4eval.gate.verdict import (
-    EXIT_CODES,
-    GateVerdict,
-    Judgement,
-    complete_rounds,
-    paired_scores,
-)
+from g4eval.gate.schedule import next_round
+from g4eval.gate.verdict import EXIT_CODES, GateVerdict, Judgement
 from g4eval.records import Json
 from g4eval.stats.accuracy import variances
+from g4eval.stats.noise import PairNoise, SuperNoise
 from g4eval.stats.paired import Difference, Floats, macro_difference
+from g4eval.stats.score_test import lower_limit, score_limits, upper_limit
 from g4eval.stats.sequential import confidence_sequence
 from g4eval.store.verdicts import VerdictRecord
 
-TWO_SIDED_95 = 1.959964
+ONE_SIDED_95 = 1.6448536269514722
 MEANING_WITHOUT_LOOK = {
     GateVerdict.FAIL: "FAIL means: the candidate's next tokens alone show that it is broken; "
     "accuracies were not compared.",
@@ -73,16 +70,17 @@ def verdict_record(
         "first_look_at": continues or now.astimezone(UTC).isoformat(timespec="seconds"),
         "baseline": _arm(base),
         "candidate": _arm(candidate),
-        "policy": policy.model_dump(mode="json"),
+        "policy": policy.as_json(),
         "policy_fingerprint": policy.fingerprint,
-        "policy_defaults": sorted(set(type(policy).model_fields) - policy.model_fields_set),
+        "policy_defaults": list(policy.defaults),
         "layers": [_layer(layer) for layer in judgement.layers],
         "not_run": [layer.layer for layer in judgement.layers if layer.says == "not run"],
         "calibration": _calibration(base, now),
         "next": _next(judgement, base, candidate),
     }
     if judgement.looks:
-        record.update(_accuracy(judgement, base, candidate, policy))
+        assert judgement.pairing is not None
+        record.update(_accuracy(judgement, judgement.pairing, (base, candidate)))
     return VerdictRecord.sealed(record)
 
 
@@ -110,12 +108,6 @@ def meaning(verdict: GateVerdict, policy: GatePolicy) -> str:
             return MEANING_WITHOUT_LOOK[verdict]
 
 
-def data_digest(base: Arm, candidate: Arm, rounds: Sequence[Round]) -> str:
-    """Return a hash of all that the given rounds hold in both arms."""
-    repeats = {task: (0, end) for task, (_, end) in rounds[-1].repeats.items()} if rounds else {}
-    return sha256_json([base.digest(repeats), candidate.digest(repeats)])
-
-
 def _arm(arm: Arm) -> dict[str, Any]:
     return {
         "run_id": arm.run_id,
@@ -140,8 +132,9 @@ def _next(judgement: Judgement, base: Arm, candidate: Arm) -> list[str]:
         return grading_commands(base, candidate, judgement.tasks)
     if not judgement.can_continue:
         return []
-    rounds = judgement.rounds
-    if complete_rounds(rounds, base, candidate) == len(rounds):  # anytime: one more
+    assert judgement.pairing is not None
+    rounds = judgement.pairing.plan.rounds
+    if judgement.pairing.n_complete == len(rounds):  # anytime: one more
         rounds = (*rounds, next_round(rounds[-1]))
     return missing_commands(rounds, (base, candidate))
 
@@ -157,38 +150,37 @@ def _calibration(base: Arm, now: datetime) -> dict[str, Any] | None:
     }
 
 
-def _accuracy(
-    judgement: Judgement, base: Arm, candidate: Arm, policy: GatePolicy
-) -> dict[str, Any]:
-    last = judgement.looks[-1]
-    used = judgement.rounds[: last.round_index + 1]
-    n_samples = {task: len(base.tasks[task].sample_ids) for task in judgement.tasks}
-    ends = {task: end for task, (_, end) in used[-1].repeats.items()}
-    judged = worst_case(base, candidate)
-    return {
+def _accuracy(judgement: Judgement, pairing: Pairing, arms: tuple[Arm, Arm]) -> dict[str, Any]:
+    last, policy, plan = judgement.looks[-1], pairing.policy, pairing.plan
+    n_used = last.round_index + 1
+    n_samples = {task: len(pairing.base.tasks[task].sample_ids) for task in judgement.tasks}
+    tasks = judgement.tasks if policy.primary == "macro" else (policy.primary,)
+    scores = pairing.scores
+    ends = {task: end for task, (_, end) in plan.rounds[n_used - 1].repeats.items()}
+    wide = {task: wide_noise(scores[task], ends[task]) for task in judgement.tasks}
+    values: dict[str, Any] = {
         "estimand": _estimand(policy, n_samples),
         "design": policy.design,
-        "primary": _primary(judgement, *judged, policy),
+        "primary": _primary(last, [wide[t] for t in tasks], tasks, pairing),
         "tasks": {
-            task: _task(
-                task,
-                last,
-                policy,
-                [a.tasks[task].until(ends[task]) for a in judged],
-                [a.tasks[task].until(ends[task]).n_ungraded for a in (base, candidate)],
-            )
+            task: _task(task, last, wide[task], pairing, [a.tasks[task] for a in arms])
             for task in judgement.tasks
         },
         "looks": [_look(look, policy) for look in judgement.looks],
         "pairs_used": last.n_pairs,
         "pairs_planned": sum(
-            n_samples[task] * end for task, (_, end) in judgement.rounds[-1].repeats.items()
+            round(n_samples[task] * end) for task, (_, end) in plan.rounds[-1].repeats.items()
         ),
-        "rounds": [{t: list(r.repeats[t]) for t in r.repeats} for r in judgement.rounds],
-        "rounds_used": len(used),
+        "rounds": [{t: list(r.repeats[t]) for t in r.repeats} for r in plan.rounds],
+        "rounds_used": n_used,
         "can_continue": judgement.can_continue,
-        "data": data_digest(base, candidate, used),
+        "data": data_digest(pairing, n_used),
     }
+    if plan.base_repeats:
+        values["base_repeats"] = dict(plan.base_repeats)
+    if plan.allocation:
+        values["allocation"] = {task: list(counts) for task, counts in plan.allocation.items()}
+    return values
 
 
 def _estimand(policy: GatePolicy, n_samples: Mapping[str, int]) -> str:
@@ -199,51 +191,60 @@ def _estimand(policy: GatePolicy, n_samples: Mapping[str, int]) -> str:
 
 
 def _primary(
-    judgement: Judgement, base: Arm, candidate: Arm, policy: GatePolicy
+    last: Look, wide: Sequence[SuperNoise], tasks: Sequence[str], pairing: Pairing
 ) -> dict[str, Json]:
-    last = judgement.looks[-1]
-    tasks = judgement.tasks if policy.primary == "macro" else (policy.primary,)
-    values = macro_json([last.tasks[task] for task in tasks])
-    if policy.design == "anytime":
-        scores = paired_scores(base, candidate, tasks)
-        used = judgement.rounds[: last.round_index + 1]
-        counts = [[count_round(scores[t], *r.repeats[t]) for t in tasks] for r in used]
+    values = macro_json(wide)
+    if pairing.policy.design == "anytime":
+        scores, used = pairing.scores, pairing.plan.rounds[: last.round_index + 1]
+        counts = [[scores[t].count(*r.repeats[t], Reading.LEFT_OUT) for t in tasks] for r in used]
         values["confidence_sequence_pt"] = [100 * edge for edge in confidence_sequence(counts)]
     else:
-        delta, error = float(last.primary.delta), float(last.primary.se)
-        values["lower_limit_pt"] = _pt(delta - last.bound_pass * error)
-        values["upper_limit_pt"] = _pt(delta + last.bound_fail * error)
+        noise = [last.noise[t] for t in tasks]
+        values["lower_limit_pt"] = _pt(lower_limit([n.for_pass for n in noise], last.bound_pass))
+        values["upper_limit_pt"] = _pt(upper_limit([n.for_fail for n in noise], last.bound_fail))
     return values
 
 
 def _task(
-    task: str, look: Look, policy: GatePolicy, arms: Sequence[ArmTask], n_ungraded: Sequence[int]
+    task: str, look: Look, wide: SuperNoise, pairing: Pairing, raw: Sequence[ArmTask]
 ) -> dict[str, Json]:
-    found = look.tasks[task]
-    half = 1.644854 * float(found.se)
+    """Return one task's numbers; `raw`: both arms before refused tries were given an outcome."""
+    found, policy, n_used = look.tasks[task], pairing.policy, look.round_index + 1
+    used = pairing.used(n_used, task)
+    arms = pairing.base.tasks[task], pairing.candidate.tasks[task]
+    scores = [np.where(u, arm.scores, np.nan) for u, arm in zip(used, arms, strict=True)]
+    lowest = 100 * lower_limit([look.noise[task].for_pass], ONE_SIDED_95)
+    copies = pairing.copies(n_used, task)
     return {
         "n_samples": len(arms[0].sample_ids),
-        "repeats": arms[0].outcomes.shape[1],
-        "baseline_pct": _pt(np.nanmean(arms[0].scores)),
-        "candidate_pct": _pt(np.nanmean(arms[1].scores)),
-        "delta_pt": _pt(found.delta),
-        "se_fixed_pt": _pt(found.se_fixed),
-        "se_super_pt": _pt(found.se_super),
-        "tau_pt": _pt(found.tau),
-        "cannot_exclude_loss_pt": max(0.0, 100 * (half - float(found.delta))),
-        "excludes_guardrail_margin": bool(
-            float(found.delta) - half > -policy.guardrail_margin_pt / 100
-        ),
-        "guardrail_z": _number(look.guardrails[task]),
-        "n_pairs": int(found.n_pairs),
-        "gains": int(found.gains),
-        "losses": int(found.losses),
-        "discordance_pct": _pt((found.gains + found.losses) / np.maximum(found.n_pairs, 1)),
-        "expected_discordance_pct": _pt(found.expected_discordance),
-        "rho": _rho(arms[0].scores),
-        "ungraded": list(n_ungraded),
-        "truncated_pct": [_pt(arm.truncated.mean()) for arm in arms],
+        "n_samples_seen": look.n_seen[task],
+        "repeats": int(used[1].sum(axis=1).max()),
+        "baseline_repeats": int(used[0].sum(axis=1).max()),
+        "baseline_pct": _mean_pct(scores[0]),
+        "candidate_pct": _mean_pct(scores[1]),
+        **difference_json(found, wide),
+        "cannot_exclude_loss_pt": max(0.0, -lowest),
+        "excludes_guardrail_margin": bool(lowest > -policy.guardrail_margin_pt),
+        "guardrail_z": None if policy.design == "anytime" else _number(look.guardrails[task]),
+        "rho": _rho(scores[0]),
+        "ungraded": [
+            int(np.isin(arm.outcomes[u], (UNGRADED, REFUSED)).sum())
+            for u, arm in zip(used, raw, strict=True)
+        ],
+        "truncated_pct": [_pt(arm.truncated[u].mean()) for u, arm in zip(used, arms, strict=True)],
+        "copied_pct": [
+            100 * (c.long_share + c.short_share) if c.is_known else None for c in copies
+        ],
     }
+
+
+def _mean_pct(scores: Floats) -> Json:
+    """Return the mean over samples of the mean over repeats, in percent."""
+    graded = ~np.isnan(scores)
+    counts = graded.sum(axis=1)
+    right = np.where(graded, scores, 0.0).sum(axis=1)
+    seen = counts > 0
+    return _pt((right[seen] / counts[seen]).mean()) if seen.any() else None
 
 
 def _rho(scores: Floats) -> Json:
@@ -270,13 +271,6 @@ def _look(look: Look, policy: GatePolicy) -> dict[str, Json]:
     }
 
 
-def _interval(delta: Floats, error: Floats) -> Json:
-    if math.isnan(float(error)):
-        return None
-    half = TWO_SIDED_95 * float(error)
-    return [100 * (float(delta) - half), 100 * (float(delta) + half)]
-
-
 def _pt(value: Any) -> Json:
     return _number(100 * float(value))
 
@@ -287,27 +281,28 @@ def _number(value: Any) -> Json:
     return number if math.isfinite(number) else None
 
 
-def macro_json(found: Sequence[Difference]) -> dict[str, Json]:
+def macro_json(wide: Sequence[SuperNoise]) -> dict[str, Json]:
     """Return the equal-weight mean over tasks, under both estimands."""
-    fixed = macro_difference([d.delta for d in found], [d.se for d in found])
-    wide = macro_difference([d.delta for d in found], [d.se_super for d in found])
+    fixed = [w.fixed for w in wide]
+    narrow = macro_difference([n.delta for n in fixed], [n.own_error() for n in fixed])
+    broad = macro_difference([n.delta for n in fixed], [w.own_error() for w in wide])
     return {
-        "delta_pt": _pt(fixed.delta),
-        "se_fixed_pt": _pt(fixed.se),
-        "se_super_pt": _pt(wide.se),
-        "interval_fixed_pt": _interval(fixed.delta, fixed.se),
-        "interval_super_pt": _interval(wide.delta, wide.se),
+        "delta_pt": _pt(narrow.delta),
+        "se_fixed_pt": _pt(narrow.se),
+        "se_super_pt": _pt(broad.se),
+        "interval_fixed_pt": _limits(fixed),
+        "interval_super_pt": _limits(wide),
     }
 
 
-def difference_json(found: Difference) -> dict[str, Json]:
+def difference_json(found: Difference, wide: SuperNoise) -> dict[str, Json]:
     """Return a difference as `g4eval compare --json` prints it."""
     return {
         "delta_pt": _pt(found.delta),
         "se_fixed_pt": _pt(found.se_fixed),
         "se_super_pt": _pt(found.se_super),
-        "interval_fixed_pt": _interval(found.delta, found.se),
-        "interval_super_pt": _interval(found.delta, found.se_super),
+        "interval_fixed_pt": _limits([wide.fixed]),
+        "interval_super_pt": _limits([wide]),
         "tau_pt": _pt(found.tau),
         "n_pairs": int(found.n_pairs),
         "gains": int(found.gains),
@@ -315,3 +310,12 @@ def difference_json(found: Difference) -> dict[str, Json]:
         "discordance_pct": _pt((found.gains + found.losses) / np.maximum(found.n_pairs, 1)),
         "expected_discordance_pct": _pt(found.expected_discordance),
     }
+
+
+def _limits(noise: Sequence[PairNoise | SuperNoise]) -> Json:
+    """Return the 95 % limits of the test itself; None without a pair, or a second cluster."""
+    if any(not math.isfinite(float(n.delta)) for n in noise):
+        return None
+    if any(isinstance(n, SuperNoise) and n.clusters < 2 for n in noise):
+        return None
+    return [100 * edge for edge in score_limits(noise)]

@@ -23,7 +23,7 @@ Places = NDArray[np.int64]  # [N, k] of each pair in its task's order; -1: not p
 
 FLOOR = 2  # repeats that every sample gets before the rest goes where the variance is
 LEAST_PAIRS = 30  # of each task in a round: fewer can't be judged by a normal approximation
-WHOLE_ROUNDS = 4  # anytime: from so many whole repeats on, no pass is cut
+WHOLE_ROUNDS = 2  # anytime: from so many whole repeats on, no pass is cut
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,7 +209,7 @@ def fractions_of(variances: Sequence[float]) -> list[float]:
     """Return the last variance over each, made to rise: what a later look can't have less of."""
     found: list[float] = []
     for v in variances:
-        fraction = 1.0 if v == variances[-1] else variances[-1] / v
+        fraction = 1.0 if v == variances[-1] else round(variances[-1] / v, 12)
         found.append(max(fraction, found[-1] + 1e-6) if found else fraction)
     found[-1] = 1.0
     return [min(f, 1 - 1e-6 * (len(found) - 1 - i)) for i, f in enumerate(found)]

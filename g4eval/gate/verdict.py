@@ -4,25 +4,32 @@ L0 static, L1 canary, L2 drift, then at each round's end L3 shape and L4 paired 
 function of its arguments: the order in which results arrived plays no part.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+import numpy as np
+
 from g4eval.errors import NotComparableError, NotReadyError
-from g4eval.gate.arm import NEVER_AS, Arm, common_tasks, worst_case
-from g4eval.gate.decide import Look, PairedScores, Says, look_at
+from g4eval.gate.arm import NEVER_AS, Arm, ArmTask, common_tasks, worst_case
+from g4eval.gate.copies import find_copies
+from g4eval.gate.decide import Look, Says, look_at
 from g4eval.gate.layers import (
     LayerOutcome,
     check_canary,
+    check_copies,
     check_drift,
+    check_population,
     check_static,
     check_ungraded,
 )
 from g4eval.gate.next_steps import missing_commands
+from g4eval.gate.pairing import DecisionPlan, Pairing
 from g4eval.gate.policy import GatePolicy
 from g4eval.gate.schedule import Round, plan_rounds
 from g4eval.gate.shape import check_shape
 from g4eval.stats.drift import DriftSummary
+from g4eval.stats.score_test import upper_limit
 
 
 class GateVerdict(StrEnum):
@@ -50,7 +57,7 @@ class Judgement:
     reasons: tuple[str, ...]
     layers: tuple[LayerOutcome, ...]
     tasks: tuple[str, ...] = ()
-    rounds: tuple[Round, ...] = ()  # the whole plan
+    pairing: Pairing | None = None  # None: accuracies were not compared
     looks: tuple[Look, ...] = ()  # taken
     can_continue: bool = False  # more data may decide it
 
@@ -62,7 +69,8 @@ def judge(
     *,
     drift: DriftSummary | None = None,
     drift_floor: float | None = None,
-    rounds: Sequence[Round] | None = None,
+    plan: DecisionPlan | None = None,
+    n_looked_at: int = 0,
 ) -> Judgement:
     """Judge a candidate.
 
@@ -72,7 +80,8 @@ def judge(
         policy: the rules.
         drift: teacher-forced drift between the two; None: not run.
         drift_floor: the calibrated upper limit of the mean KL between equal engines.
-        rounds: the plan, where it is fixed already; None: made from the policy.
+        plan: where it is fixed already; None: made from the policy.
+        n_looked_at: rounds whose looks said INCONCLUSIVE before, and say no more.
 
     Raises NotReadyError where there is nothing to decide on yet.
     """
@@ -91,24 +100,23 @@ def judge(
             layers=(static, LayerOutcome(layer="L1 canary", says="not run"), drifted),
             tasks=tasks,
         )
-    is_escalated = drifted.says == "escalate"
-    plan = tuple(rounds or plan_of(base, candidate, tasks, policy, is_escalated=is_escalated))
-    n_complete = complete_rounds(plan, base, candidate)
-    if n_complete == 0:
-        commands = missing_commands(plan, (base, candidate))
+    if plan is None:
+        is_escalated = drifted.says == "escalate"
+        plan = plan_of(base, candidate, tasks, policy, is_escalated=is_escalated)
+    pairing = Pairing(base=base, candidate=candidate, plan=plan, policy=policy)
+    if pairing.n_complete == 0:
+        commands = missing_commands(plan.rounds, (base, candidate))
         raise NotReadyError(
-            "no round is complete in both arms: a round holds every sample of every task",
+            "no round is complete in both arms: a round holds a share of every task",
             where=candidate.run_id,
             hint="finish both runs: " + "; ".join(commands),
         )
-    used = {task: end for task, (_, end) in plan[n_complete - 1].repeats.items()}
-    canary = _canary(base, candidate, used, policy)
+    canary = _canary(pairing)
     canary = replace(canary, findings=canary.findings + refused_for_good)
     before = [static, canary, drifted]
     if canary.says == "INVALID":
         return _invalid(before, canary.findings, tasks)
-    pair = _Pair(base=base, candidate=candidate, tasks=tasks, rounds=plan)
-    return _look_by_look(pair, n_complete, policy, before)
+    return _look_by_look(pairing, before, n_looked_at)
 
 
 def check_before_generation(base: Arm, candidate: Arm, policy: GatePolicy) -> Judgement | None:
@@ -129,8 +137,8 @@ def plan_of(
     policy: GatePolicy,
     *,
     is_escalated: bool = False,
-) -> tuple[Round, ...]:
-    """Return the rounds of a decision: the policy's repeats, else those that the arms have.
+) -> DecisionPlan:
+    """Return the plan of a decision: the policy's repeats, else those that the arms have.
 
     Unusual drift escalates to twice as many, as each named plan is twice the one before it. It is
     known before the first look, so the plan is fixed by then. An early look of the larger plan may
@@ -150,30 +158,29 @@ def plan_of(
             )
     if is_escalated:
         repeats = {task: 2 * count for task, count in repeats.items()}
-    return plan_rounds(repeats, design=policy.design, looks=policy.looks)
+    n_samples = {task: len(base.tasks[task].sample_ids) for task in tasks}
+    rounds = plan_rounds(repeats, design=policy.design, looks=policy.looks, n_samples=n_samples)
+    counted: dict[str, int] = {}
+    if policy.baseline_repeats == "all" and policy.design != "anytime":  # which bets on pairs
+        counted = {
+            task: _counted(base.tasks[task], repeats[task], policy)
+            for task in tasks
+            if base.tasks[task].n_repeats >= repeats[task]
+        }
+    return DecisionPlan(rounds=rounds, base_repeats=counted)
 
 
-def complete_rounds(rounds: Sequence[Round], base: Arm, candidate: Arm) -> int:
-    """Return how many rounds, from the first on, are complete in both arms."""
+def _counted(task: ArmTask, repeats: int, policy: GatePolicy) -> int:
+    """Return how many of the baseline's repeats count: all, or one where one is compared with one.
 
-    def is_complete(round_: Round) -> bool:
-        return all(
-            min(base.tasks[task].n_repeats, candidate.tasks[task].n_repeats) >= end
-            for task, (_, end) in round_.repeats.items()
-        )
-
-    for index, round_ in enumerate(rounds):
-        if not is_complete(round_):
-            return index
-    return len(rounds)
-
-
-def paired_scores(base: Arm, candidate: Arm, tasks: Sequence[str]) -> dict[str, PairedScores]:
-    """Return both arms' scores by task."""
-    return {
-        task: PairedScores(base=base.tasks[task].scores, candidate=candidate.tasks[task].scores)
-        for task in tasks
-    }
+    Copies say nothing that the first of them doesn't.
+    """
+    every = int(task.outcomes.shape[1])
+    if repeats == 1 and every > 1:
+        found = find_copies(task, np.ones(task.outcomes.shape, np.bool_))
+        if found.long_share > policy.max_copied_pct / 100:
+            return 1
+    return every
 
 
 def _check_primary(policy: GatePolicy, tasks: Sequence[str]) -> None:
@@ -197,52 +204,50 @@ def _about_refused(base: Arm, candidate: Arm, tasks: Sequence[str]) -> tuple[str
     return (f"refused for good: baseline {counts[0]}, candidate {counts[1]}; counted {how}",)
 
 
-def _canary(base: Arm, candidate: Arm, used: Mapping[str, int], policy: GatePolicy) -> LayerOutcome:
-    canary = check_canary(base, candidate, list(used))
-    ungraded = check_ungraded(base, candidate, used, policy)
-    says = "INVALID" if "INVALID" in (canary.says, ungraded.says) else "ok"
+def _canary(pairing: Pairing) -> LayerOutcome:
+    """L1 at what the complete rounds hold."""
+    n, policy = pairing.n_complete, pairing.policy
+    used = {task: pairing.used(n, task) for task in pairing.tasks}
+    parts = (
+        check_canary(pairing.base, pairing.candidate, pairing.tasks),
+        check_ungraded(pairing.base, pairing.candidate, used, policy),
+        check_copies({t: pairing.copies(n, t) for t in pairing.tasks}, policy),
+        check_population(pairing.base, pairing.tasks, policy),
+    )
+    said = [part.says for part in parts]
+    says = next((word for word in ("INVALID", "advisory") if word in said), "ok")
     return LayerOutcome(
         layer="L1 canary",
         says=says,
-        findings=canary.findings + ungraded.findings,
-        details=ungraded.details,
+        findings=tuple(f for part in parts if part.says == says for f in part.findings),
+        details={key: value for part in parts for key, value in part.details.items()},
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Pair:
-    """Two comparable arms and the plan of their decision."""
-
-    base: Arm
-    candidate: Arm
-    tasks: tuple[str, ...]
-    rounds: tuple[Round, ...]
-
-
-def _look_by_look(
-    pair: _Pair, n_complete: int, policy: GatePolicy, before: Sequence[LayerOutcome]
-) -> Judgement:
-    scores = paired_scores(pair.base, pair.candidate, pair.tasks)
+def _look_by_look(pairing: Pairing, before: Sequence[LayerOutcome], n_looked_at: int) -> Judgement:
+    policy, rounds, n_complete = pairing.policy, pairing.plan.rounds, pairing.n_complete
+    scores = pairing.scores
     looks: list[Look] = []
     shape = LayerOutcome(layer="L3 shape", says="not run")
     verdict, reasons = GateVerdict.INCONCLUSIVE, list[str]()
     for index in range(n_complete):
-        look = look_at(scores, pair.rounds, index, policy)
+        look = look_at(scores, rounds, index, policy)
         looks.append(look)
-        until = pair.rounds[: index + 1]
-        shape = check_shape(pair.base, pair.candidate, pair.tasks, until, policy)
+        if index < n_looked_at:
+            continue
+        shape = check_shape(pairing, index + 1)
         verdict, reasons = _decision(look, shape, policy)
         if verdict is not GateVerdict.INCONCLUSIVE:
             break
-    is_open = n_complete < len(pair.rounds) or policy.design == "anytime"
+    is_open = n_complete < len(rounds) or policy.design == "anytime"
     if verdict is GateVerdict.INCONCLUSIVE:
-        reasons = [_why_inconclusive(looks[-1], pair.rounds, n_complete, policy)]
+        reasons = [_why_inconclusive(looks[-1], rounds, n_complete, policy)]
     return Judgement(
         verdict=verdict,
         reasons=tuple(reasons),
         layers=(*before, shape, _accuracy_layer(looks[-1], verdict)),
-        tasks=pair.tasks,
-        rounds=pair.rounds,
+        tasks=pairing.tasks,
+        pairing=pairing,
         looks=tuple(looks),
         can_continue=verdict is GateVerdict.INCONCLUSIVE and is_open,
     )
@@ -280,9 +285,14 @@ def _size_of_loss(look: Look, policy: GatePolicy) -> str:
             f"a real loss, and smaller than the margin of {policy.margin_pt:g}: price it in with "
             "ok_pt if it is acceptable"
         )
-    if delta + look.bound_fail * float(look.primary.se) < -margin and policy.design != "anytime":
-        return f"a real loss, and larger than the margin of {policy.margin_pt:g}"
-    return f"a real loss, perhaps smaller than the margin of {policy.margin_pt:g}"
+    if policy.design == "anytime":
+        return f"a real loss, perhaps smaller than the margin of {policy.margin_pt:g}"
+    tasks = list(look.noise) if policy.primary == "macro" else [policy.primary]
+    least = -upper_limit([look.noise[t].for_fail for t in tasks], look.bound_fail)
+    size = f"a real loss, of {100 * least:.2f} or more as this look's boundary tells"
+    if least >= margin:
+        return f"{size}, and larger than the margin of {policy.margin_pt:g}"
+    return f"{size}, perhaps smaller than the margin of {policy.margin_pt:g}"
 
 
 def _why_inconclusive(

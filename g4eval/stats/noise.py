@@ -1,11 +1,11 @@
 """How far the mean of paired differences may be from the truth, under a hypothesis about it.
 
 A standard error from the observed variance alone is smallest just when a loss stayed unseen, so a
-small or saturated task passes too often. Tango's score error asks instead what the variance would be
-were the hypothesis true. Here it is carried over to any number of repeats, to more repeats in one
-arm than in the other, to repeats that are copies and to questions that stand twice.
+small or saturated task passes too often. Tango's score error asks instead what the variance would
+be were the hypothesis true. Here it is carried over to any number of repeats, to more repeats in
+one arm than in the other, to repeats that are copies and to questions that stand twice.
 
-Source: Tango 1998, Statistics in Medicine 17, 891-908, for one repeat in each arm, which this equals.
+Source: Tango 1998, Statistics in Medicine 17, 891-908; at one repeat in each arm this equals it.
 """
 
 from dataclasses import dataclass
@@ -114,7 +114,12 @@ class SuperNoise:
     fixed: PairNoise
     variance: Floats  # of delta, from the spread between clusters of samples
     third: Floats  # central moment of delta, from the same
-    degrees: float  # of freedom: clusters less one
+    clusters: int  # that samples like these are drawn in
+
+    @property
+    def degrees(self) -> float:
+        """Degrees of freedom."""
+        return float(max(self.clusters - 1, 1))
 
     @property
     def delta(self) -> Floats:
@@ -129,15 +134,14 @@ class SuperNoise:
         """
         fixed = self.fixed
         by_pairs = np.maximum(fixed.seen / fixed.n_pairs, 1e-12)
-        clusters = self.degrees + 1
-        discordant = np.maximum(clusters * (fixed.losses + fixed.gains), 1e-9)
+        discordant = np.maximum(self.clusters * (fixed.losses + fixed.gains), 1e-9)
         distrust = np.minimum(1.0, FEW_CLUSTERS / discordant)
-        at_most = 1 + (np.maximum(fixed.n_pairs / clusters, 1.0) - 1) * distrust
+        at_most = 1 + (np.maximum(fixed.n_pairs / self.clusters, 1.0) - 1) * distrust
         together = np.maximum(self.variance / by_pairs, at_most)
         more = (fixed.assumed(hypothesis) - fixed.seen) / fixed.n_pairs
         at_least = fixed.error(hypothesis)
         variance = self.own_error() ** 2 + together * np.maximum(more, 0.0)
-        return np.maximum(np.sqrt(variance), at_least)
+        return np.asarray(np.maximum(np.sqrt(variance), at_least))
 
     def own_error(self) -> Floats:
         """Return the standard error of delta at what was seen."""
@@ -168,9 +172,7 @@ def super_noise(
     with np.errstate(invalid="ignore", divide="ignore"):
         variance = squares / n**2 * count / max(count - 1, 1)
         third = cubes / n**3
-    return SuperNoise(
-        fixed=fixed, variance=variance, third=third, degrees=float(max(count - 1, 1))
-    )
+    return SuperNoise(fixed=fixed, variance=variance, third=third, clusters=count)
 
 
 def _drawn_together(

@@ -1,10 +1,10 @@
 """Tests that may stop early: group-sequential boundaries and a betting e-process.
 
-Both are one-sided. Group-sequential: alpha is spent at whatever information fractions the looks really
-have (Lan and DeMets 1983), by one of two functions: O'Brien-Fleming's type, which keeps nearly all
-for the last look, or that of Hwang, Shih and DeCani (1990), which stops earlier. E-process: Waudby-Smith and
-Ramdas (arXiv 2010.09686), a mixture over a fixed grid of bets; Ville's inequality makes it valid
-however often one looks.
+Both are one-sided. Group-sequential: alpha is spent at whatever information fractions the looks
+really have (Lan and DeMets 1983), by one of two functions: O'Brien-Fleming's type, which keeps
+nearly all for the last look, or that of Hwang, Shih and DeCani (1990), which stops earlier.
+E-process: Waudby-Smith and Ramdas (arXiv 2010.09686), a mixture over a fixed grid of bets; Ville's
+inequality makes it valid however often one looks.
 
 The e-process takes whole rounds only. A round holds every sample equally often, and bets don't
 change inside it, so the expected factor of a round is at most 1 when the mean loss is the margin or

@@ -88,7 +88,10 @@ def _summarise_task(
     groups = {name: [s.groups.get(name, "") for s in samples] for name in plan.splits}
     correct, counts, by_sample = _per_sample(rows)
     planned = len(samples) * plan.repeats if plan.is_generated else len(stored)
+    if plan.is_uneven:  # laid out by a gate, which stopped when it knew: each sample once at least
+        planned = len(stored) + len(failed) + len(refused) + len(samples) - len(counts)
     # Imported completions may cover part of the task, or unequal repeats.
+    is_short = plan.is_uneven and len(counts) < len(samples)
     is_uneven = not plan.is_generated and len(rows) < len(samples) * plan.repeats
     return TaskSummary(
         task_id=task_id,
@@ -114,6 +117,7 @@ def _summarise_task(
         is_partial=plan.data_is_partial
         or len(samples) < plan.n_selected
         or is_uneven
+        or is_short
         or bool(refused),
         refused_band=_refused_band([_scored(row, index) for row in stored], refused, index),
         mean_completion_tokens=_mean(r.completion_tokens for r in stored),

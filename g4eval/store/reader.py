@@ -170,8 +170,8 @@ class RunReader:
         """Yield what the gate reads of each completion, as plain values.
 
         A tuple: sample id, repeat, outcome (None: not graded), stop reason, thought, completion
-        tokens, prompt hash, grader, grader version, row. `rows` says more and takes ten times as
-        long.
+        tokens, prompt hash, grader, grader version, text hash, row. `rows` says more and takes ten
+        times as long.
         """
         self._check_whole()
         rows = self._db.execute(
@@ -193,6 +193,15 @@ class RunReader:
         for row, text, reasoning, prompt_hash in rows:
             thought = None if reasoning is None else schema.unpack_text(reasoning)
             yield row, schema.unpack_text(text), thought, prompt_hash
+
+    @bordered
+    def text_characters(self, row: int) -> int:
+        """Return how many characters the reasoning and text of a completion have."""
+        text, reasoning = self._db.execute(
+            "SELECT text, reasoning FROM completions WHERE id = ?", (row,)
+        ).fetchone()
+        thought = 0 if reasoning is None else len(schema.unpack_text(reasoning))
+        return thought + len(schema.unpack_text(text))
 
     @bordered
     def texts(self, task_id: str) -> Iterator[StoredTexts]:

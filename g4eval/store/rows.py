@@ -94,6 +94,8 @@ def outcome_row(row: Sequence[Any]) -> tuple[Any, ...]:
     grade = row[N_HASHED + 1 : -1]
     if grade[0] is not None:
         check_row(grade[:-1], grade[-1], _GRADE_KINDS, f"a grade of {str(row[0])[:12]!r}")
+    sample_id, repeat, stop_reason, thought, text_hash, prompt_hash = row[2:8]
     return (
-        *(row[2], row[3], grade[3], row[4], row[5], row[10], row[7], grade[1], grade[2], row[-1]),
+        *(sample_id, repeat, grade[3], stop_reason, thought, row[10], prompt_hash),
+        *(grade[1], grade[2], text_hash, row[-1]),
     )

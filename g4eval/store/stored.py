@@ -74,6 +74,7 @@ class StoredPlan(StoredRecord):
     prompt_source: str = ""
     sampling: StoredSampling
     repeats: int = Field(ge=1, le=2**31)
+    is_uneven: bool = False  # samples have fewer each, as a gate laid them out
     settings: Mapping[str, Json] = Field(default_factory=dict)
     rows_stated: Count = 0
     n_selected: Count = 0

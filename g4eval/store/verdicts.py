@@ -8,7 +8,7 @@ no signature, so it doesn't stop a person who makes the hash anew.
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator
 
@@ -22,6 +22,7 @@ FORMAT_VERSION = 2  # 1 had no hash
 EDITED_HINT = "it was edited or is damaged: a new decision needs a new candidate run"
 
 Pair = tuple[float, float]
+Repeats = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0)]  # a part of a pass: a decimal
 
 
 def _check_time(value: str) -> str:
@@ -183,12 +184,14 @@ class StoredTaskVerdict(StoredRecord):
     """One task's part of a verdict."""
 
     n_samples: Count
+    n_samples_seen: Count | None = None  # by the last look; None: all
     repeats: Count
     baseline_pct: float | None = None
     candidate_pct: float | None = None
     delta_pt: float | None = None
     se_fixed_pt: float | None = None
     se_super_pt: float | None = None
+    interval_fixed_pt: Pair | None = None
     discordance_pct: float | None = None
     expected_discordance_pct: float | None = None
     cannot_exclude_loss_pt: float
@@ -242,7 +245,10 @@ class VerdictRecord(StoredRecord):
     looks: tuple[StoredLook, ...] = ()
     pairs_used: Count = 0
     pairs_planned: Count = 0
-    rounds: tuple[Mapping[str, tuple[Count, Count]], ...] | None = None
+    rounds: tuple[Mapping[str, tuple[Repeats, Repeats]], ...] | None = None
+    # None: before 0.2.0, when both arms had as many repeats of every sample.
+    base_repeats: Mapping[str, Count] | None = None
+    allocation: Mapping[str, tuple[Count, ...]] | None = None
     rounds_used: Count = 0
     can_continue: bool = False
     data: str = ""  # hash of the outcomes that were looked at, both arms

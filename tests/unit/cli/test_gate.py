@@ -122,7 +122,7 @@ def test_a_driven_candidate_stops_early_and_is_a_normal_run(quick_cli: Cli, tmp_
 
 def test_a_driven_candidate_and_a_finished_one_get_the_same_verdict(quick_cli: Cli, tmp_path: Path):
     make(quick_cli, "base", 0, 0.8)
-    rules = policy(tmp_path, "margin_pt: 12\n")
+    rules = policy(tmp_path, "margin_pt: 12\nallocation: equal\n")
     common = ("gate", "base", "--uncalibrated", "--policy", rules, "--json")
     driven = quick_cli(*common, "--engine", "fake", "--seed", "5", "--run-id", "driven")
     make(quick_cli, "whole", 5, 0.8)
@@ -331,14 +331,14 @@ def test_unusual_drift_doubles_the_plan_and_the_printed_commands_finish_it(
     assert found.returncode == 3, found.stdout + found.stderr
     assert "L2 drift: escalate" in found.stdout
     record = verdict(tmp_path, "moved")
-    assert record["rounds"][-1] == {"demo_math": [12, 16]}
+    assert record["rounds"][-1] == {"demo_math": [14, 16]}
     assert len(record["next"]) == 2
     for command in record["next"]:
         assert command in found.stdout
         assert quick_cli(*command.split()[1:]).returncode == 0
     finished = quick_cli(*gate)
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert verdict(tmp_path, "moved")["pairs_used"] == 12 * 16  # the third look was enough
+    assert verdict(tmp_path, "moved")["pairs_used"] == 10 * 16  # the fifth look was enough
     assert "next:" not in finished.stdout
 
 
@@ -359,7 +359,7 @@ def test_a_driven_candidate_with_unusual_drift_goes_as_far_as_the_baseline(
     assert (record["pairs_used"], record["pairs_planned"]) == (8 * 16, 16 * 16)
     assert quick_cli(*record["next"][0].split()[1:]).returncode == 0
     assert quick_cli(*driven).returncode == 0
-    assert verdict(tmp_path, "driven")["pairs_used"] == 12 * 16  # the third look was enough
+    assert verdict(tmp_path, "driven")["pairs_used"] == 10 * 16  # the fifth look was enough
 
 
 def test_a_driven_candidate_that_drift_shows_to_be_broken_generates_no_round(

@@ -12,9 +12,8 @@ from g4eval.gate.arm import (
     TryRecord,
     build_task,
     common_tasks,
-    read_gate_file,
-    write_gate_file,
 )
+from g4eval.gate.gate_file import read_gate_file, write_gate_file
 from g4eval.records import Outcome
 from tests.unit.gate.arms import arm, arm_task
 
@@ -87,7 +86,7 @@ def test_a_gate_file_holds_no_folder_of_its_machine(tmp_path: Path):
         ("nothing", "is not a gate file"),
         ("{}", "is not a gate file"),
         ('{"format": "other"}', "'other' is not 'g4eval-gate'"),
-        ('{"format": "g4eval-gate", "version": 9}', "version 9 is not 2"),
+        ('{"format": "g4eval-gate", "version": 9}', "version 9 is not one of 1 to 2"),
     ],
 )
 def test_anything_else_is_refused(tmp_path: Path, text: str, message: str):

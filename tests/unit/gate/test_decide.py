@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from g4eval.gate.decide import PairedScores, Says, decide, look_at
+from g4eval.gate.decide import Says, decide, look_at
+from g4eval.gate.paired_scores import PairedScores
 from g4eval.gate.policy import GatePolicy
 from g4eval.gate.schedule import plan_rounds
 
@@ -18,7 +19,7 @@ def task(base: float, candidate: float, n: int = 200, k: int = 8, seed: int = 0)
 
 def decision(scores, **rules):
     policy = GatePolicy(**rules)
-    repeats = {t: pair.base.shape[-1] for t, pair in scores.items()}
+    repeats = {t: pair.candidate.shape[-1] for t, pair in scores.items()}
     rounds = plan_rounds(repeats, design=policy.design, looks=policy.looks)
     return decide(scores, rounds, policy)
 
@@ -38,7 +39,7 @@ def test_a_broken_candidate_fails(design):
 def test_a_clear_case_stops_before_the_plan_is_used_up():
     looks = decision({"a": task(0.9, 0.4)}, margin_pt=5)
     assert len(looks) == 1
-    assert looks[0].n_pairs == 400
+    assert looks[0].n_pairs == 200  # an eighth
 
 
 def test_few_pairs_decide_nothing():
@@ -59,10 +60,19 @@ def test_a_loss_in_one_task_alone_fails_its_guardrail():
 
 def test_guardrails_are_stricter_before_the_last_look():
     scores = {"a": task(0.5, 0.5, n=10), "b": task(0.5, 0.5, n=10, seed=1)}
-    looks = decision(scores, margin_pt=1)
-    assert [look.bound_guardrail for look in looks] == pytest.approx(
-        [3.6, 3.6, 3.6, 2.575829], abs=1e-6
-    )
+    bounds = [look.bound_guardrail for look in decision(scores, margin_pt=1, alpha_fail=1e-4)]
+    assert bounds == sorted(bounds, reverse=True)
+    assert bounds[0] > 4
+    assert 2.575829 < bounds[-1] < 2.7  # a little of each task's 0.5 % went to the looks before
+
+
+@pytest.mark.parametrize("continued", [False, True])
+def test_an_open_ended_design_has_one_guardrail_for_every_look(continued):
+    scores = {"a": task(0.5, 0.5, n=10), "b": task(0.5, 0.5, n=10, seed=1)}
+    rounds = plan_rounds({"a": 8, "b": 8}, design="anytime", looks=8)
+    taken = rounds if continued else rounds[:3]
+    looks = decide(scores, taken, GatePolicy(design="anytime", margin_pt=1))
+    assert [look.bound_guardrail for look in looks] == [pytest.approx(np.log(200))] * len(looks)
 
 
 def test_one_task_needs_no_guardrail():
@@ -119,7 +129,8 @@ def test_looks_beyond_the_complete_rounds_are_not_taken():
     scores = {"a": task(0.8, 0.8, n=30)}
     rounds = plan_rounds({"a": 8}, design="gst", looks=4)
     looks = decide(scores, rounds, GatePolicy(), n_complete=2)
-    assert [look.fraction for look in looks] == [0.25, 0.5]
+    # Of 1/8 + 1/8 at the end: 1/8 + 1/2 and 1/8 + 1/4, as all of the baseline counts at once.
+    assert [look.fraction for look in looks] == [pytest.approx(0.4), pytest.approx(2 / 3)]
 
 
 def test_super_population_errors_are_larger():
@@ -135,8 +146,9 @@ def test_super_population_errors_are_larger():
 def test_swapping_the_arms_negates_the_difference(seed, design):
     there = task(0.8, 0.7, n=20, k=4, seed=seed)
     back = PairedScores(base=there.candidate, candidate=there.base)
-    first = decision({"a": there}, design=design)[0]
-    second = decision({"a": back}, design=design)[0]
+    rules = {"design": design, "baseline_repeats": "paired"}
+    first = decision({"a": there}, **rules)[0]
+    second = decision({"a": back}, **rules)[0]
     assert float(first.primary.delta) == -float(second.primary.delta)
     assert float(first.primary.se) == pytest.approx(float(second.primary.se))
 

@@ -84,9 +84,9 @@ def open_pair() -> tuple[Arm, Arm]:
 
 def test_more_repeats_continue_an_open_anytime_decision(tmp_path: Path):
     base, candidate = open_pair()
-    first = decide_once(cut(base, 1), in_folder(cut(candidate, 1), tmp_path), ANYTIME, now=NOW)
+    first = decide_once(cut(base, 2), in_folder(cut(candidate, 2), tmp_path), ANYTIME, now=NOW)
     assert first.record.verdict == "INCONCLUSIVE"
-    same = decide_once(cut(base, 1), in_folder(cut(candidate, 1), tmp_path), ANYTIME, now=LATER)
+    same = decide_once(cut(base, 2), in_folder(cut(candidate, 2), tmp_path), ANYTIME, now=LATER)
     assert same.was_stored
     more = decide_once(base, in_folder(candidate, tmp_path), ANYTIME, now=LATER)
     assert more.record.verdict == "PASS"
@@ -101,7 +101,7 @@ def test_more_repeats_complete_the_rounds_of_a_written_plan(tmp_path: Path):
     policy = GatePolicy(margin_pt=5, repeats={"demo": 8})
     first = decide_once(base, in_folder(cut(candidate, 2), tmp_path), policy, now=NOW)
     assert first.record.can_continue
-    assert len(first.record.looks) == 1
+    assert len(first.record.looks) == 2
     more = decide_once(base, in_folder(candidate, tmp_path), policy, now=LATER)
     assert not more.was_stored
     assert more.record.looks[0] == first.record.looks[0]

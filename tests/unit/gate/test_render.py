@@ -47,12 +47,14 @@ def test_an_anytime_verdict_shows_its_confidence_sequence():
     assert "log e for PASS" in text
 
 
-def test_an_undefined_statistic_is_beyond_any_number():
-    base = arm({"demo": ["C" * 8] * 30})  # two repeats a look, and no variance at all
+def test_a_difference_without_variance_has_a_statistic_and_an_interval_all_the_same():
+    base = arm({"demo": ["C" * 8] * 30})
     candidate = arm({"demo": ["I" * 8] * 30}, seed=1)
     found = decide_once(base, candidate, GatePolicy(), now=NOW).record
     assert found.verdict == "FAIL"
-    assert "for FAIL beyond any" in render_text(found, was_stored=False)
+    # The first of eight looks: 30 pairs, all lost. Tango at 0: 30 / sqrt(30).
+    assert "for FAIL 5.48" in render_text(found, was_stored=False)
+    assert found.tasks["demo"].interval_fixed_pt == pytest.approx((-100, -77.3), abs=0.1)  # Tango's
 
 
 def test_markdown_has_a_table_and_the_reasons():

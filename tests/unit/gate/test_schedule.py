@@ -32,7 +32,9 @@ def test_rounds_hold_every_repeat_once(design):
     for repeats in ({"a": 7, "b": 5}, {"a": 3}, {"a": 12, "b": 18}):
         rounds = plan_rounds(repeats, design=design, looks=3)
         for task, k in repeats.items():
-            covered = [j for r in rounds for j in range(*r.repeats[task])]
+            covered = [
+                j for r in rounds for j in range(int(r.repeats[task][0]), int(r.repeats[task][1]))
+            ]
             assert covered == list(range(k))
 
 

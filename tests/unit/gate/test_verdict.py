@@ -39,9 +39,16 @@ def test_an_equal_candidate_passes():
 
 
 def test_a_worse_candidate_fails_and_the_reason_tells_the_size():
-    found = judge(*pair(0.8, 0.6), GatePolicy(margin_pt=8))
+    found = judge(*pair(0.8, 0.4), GatePolicy(margin_pt=8))
     assert found.verdict is GateVerdict.FAIL
     assert "larger than the margin of 8" in found.reasons[0]
+    less = judge(*pair(0.8, 0.6), GatePolicy(margin_pt=8))
+    assert less.verdict is GateVerdict.FAIL
+    # The first of eight looks knows the loss to 12 points, and says what that leaves.
+    assert less.reasons[0] == (
+        "macro: -17.00 points: a real loss, of 4.95 or more as this look's boundary tells, perhaps "
+        "smaller than the margin of 8"
+    )
 
 
 def test_few_samples_are_inconclusive_and_alpha_is_spent():
@@ -64,7 +71,7 @@ def test_a_plan_that_is_not_complete_leaves_the_decision_open():
     base, candidate = pair(0.8, 0.8)
     found = judge(base, candidate, GatePolicy(repeats={"demo": 8}))
     assert found.verdict is GateVerdict.INCONCLUSIVE
-    assert "after 2 of 4 rounds" in found.reasons[0]
+    assert "after 4 of 8 rounds" in found.reasons[0]
     assert found.can_continue
 
 
@@ -151,8 +158,10 @@ def test_unusual_drift_doubles_the_plan_and_an_early_look_may_still_decide():
     calm = judge(*arms, GatePolicy(margin_pt=3))
     found = judge(*arms, GatePolicy(margin_pt=3), **odd)
     assert found.layers[2].says == "escalate"
-    assert calm.rounds[-1].repeats == {"demo": (3, 4)}
-    assert [r.repeats["demo"] for r in found.rounds] == [(0, 2), (2, 4), (4, 6), (6, 8)]
+    assert calm.pairing is not None
+    assert found.pairing is not None
+    assert calm.pairing.plan.rounds[-1].repeats == {"demo": (3.5, 4)}
+    assert [r.repeats["demo"] for r in found.pairing.plan.rounds] == [(i, i + 1) for i in range(8)]
     # What the small plan passes at its end is half of the large one, and not enough there.
     assert calm.verdict is GateVerdict.PASS
     assert found.verdict is GateVerdict.INCONCLUSIVE
@@ -176,7 +185,7 @@ def test_a_surge_of_truncated_answers_fails_at_equal_accuracy():
     truncated[::5] = True
     found = judge(base, changed(candidate, truncated=truncated), GatePolicy(margin_pt=8))
     assert found.verdict is GateVerdict.FAIL
-    assert found.reasons[0].startswith("truncated: the share rose by +20.0%")
+    assert found.reasons[0].startswith("truncated: the share rose by +18.7%")
 
 
 @pytest.mark.parametrize("signal", ["looping", "other_script"])
@@ -213,7 +222,7 @@ def test_longer_answers_fail_and_a_little_longer_ones_warn():
     longer = changed(candidate, tokens=np.full((300, 4), 120.0))
     found = judge(base, longer, GatePolicy(margin_pt=8))
     assert found.verdict is GateVerdict.FAIL
-    assert found.reasons == ("length: +20.0 %, the whole 95 % interval is beyond 10 %",)
+    assert found.reasons == ("length: +20.0 %, surely beyond 10 %",)
     little = changed(candidate, tokens=np.full((300, 4), 107.0))
     found = judge(base, little, GatePolicy(margin_pt=8))
     assert found.verdict is GateVerdict.PASS
