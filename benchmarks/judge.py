@@ -1,18 +1,21 @@
 """Solutions a second through the sandbox and its overhead, beside the official checker's.
 
     python benchmarks/judge.py [--slots 1 2] [--solutions 400] [--data DATA_DIR/livecodebench]
-                               [--official FOLDER --python PYTHON]
+                               [--official FOLDER --python PYTHON] [--against CHECKOUT]
 
 Three loads: a tiny program and a tiny function with 15 tests each, where all time is the judge's
 own, and, with --data, recorded solutions that meet no time limit, as a run has them. FOLDER is a
 checkout of LiveCodeBench/LiveCodeBench, PYTHON an interpreter with numpy and tqdm. Both judges get
 the same solutions, in turn, since a shared machine's speed drifts. Overhead: a slot's time for a
-solution less the time from its fork to its end.
+solution less the time from its fork to its end. CHECKOUT is another commit's tree, whose image is
+built: each load is judged by it and by this one, in turn, --rounds times; the medians of the rates
+and of their ratio are printed.
 """
 
 import argparse
 import asyncio
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -57,6 +60,7 @@ class Load:
     name: str
     jobs: list[CodeJob]
     n_right: int
+    data: str = ""  # where the recorded ones are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +93,12 @@ def recorded_load(folder: Path, count: int) -> Load:
     ]
     chosen = sorted(pick_rows(judged, count), key=lambda row: str(row["question_id"]))
     n_right = sum(row["checker_on_shipped_tests"] for row in chosen)
-    return Load(name="recorded", jobs=[make_job(row, problems) for row in chosen], n_right=n_right)
+    return Load(
+        name="recorded",
+        jobs=[make_job(row, problems) for row in chosen],
+        n_right=n_right,
+        data=str(folder.resolve()),
+    )
 
 
 async def ours(load: Load, slots: int) -> Speed:
@@ -132,6 +141,30 @@ def _official_tests(job: CodeJob) -> dict[str, Any]:
     }
 
 
+def against(load: Load, checkout: Path, slots: int, rounds: int) -> None:
+    """Print the solutions a second of another checkout and of this one, judged in turn."""
+    here = Path(__file__).resolve().parent.parent
+    pairs = []
+    for turn in range(rounds):
+        order = (checkout, here) if turn % 2 == 0 else (here, checkout)
+        rates = {tree: _rate_of(load, tree, slots) for tree in order}
+        pairs.append((rates[checkout], rates[here]))
+    theirs, mine = (statistics.median(rates) for rates in zip(*pairs, strict=True))
+    ratio = statistics.median(now / before for before, now in pairs)
+    print(f"  {slots} slots: {theirs:.1f}/s there, {mine:.1f}/s here; {ratio:.3f}", flush=True)
+
+
+def _rate_of(load: Load, tree: Path, slots: int) -> float:
+    """Judge a load by the judge of a checkout, in a process of its own."""
+    command = [sys.executable, __file__, "--rate-of", load.name, "--slots", str(slots)]
+    command += ["--solutions", str(len(load.jobs)), *(("--data", load.data) if load.data else ())]
+    environment = {**os.environ, "PYTHONPATH": str(tree.resolve())}
+    done = subprocess.run(
+        command, env=environment, cwd=tree, capture_output=True, text=True, check=True
+    )
+    return float(done.stdout)
+
+
 def main() -> None:
     """Print a line a measurement, and what a whole run would cost."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -141,10 +174,22 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--official", type=Path)
     parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--against", type=Path)
+    parser.add_argument("--rate-of", help=argparse.SUPPRESS)
     options = parser.parse_args()
     loads = [tiny_load(kind, options.solutions) for kind in KINDS]
     if options.data:
         loads.append(recorded_load(options.data, options.solutions))
+    if options.rate_of:
+        (load,) = [load for load in loads if load.name == options.rate_of]
+        print(asyncio.run(ours(load, options.slots[0])).rate)
+        return
+    if options.against:
+        for load in loads:
+            print(f"{load.name}, {len(load.jobs)} solutions, {options.rounds} pairs", flush=True)
+            for slots in options.slots:
+                against(load, options.against, slots, options.rounds)
+        return
     for round_number in range(options.rounds):
         for load in loads:
             print(f"round {round_number}, {load.name}, {len(load.jobs)} solutions", flush=True)
