@@ -15,15 +15,17 @@ _PIECE_BYTES = 2**20
 _BLANK = b" \t\r\n\xef\xbb\xbf"  # before a body; a byte order mark is one
 
 
-async def decoded(response: httpx.Response) -> AsyncGenerator[bytes, None]:
-    """Yield the body's bytes, unpacked piece by piece: a small body may hold a very large one."""
+def decoded(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    """Yield the body's bytes, unpacked piece by piece; raises RequestFailedError where none can."""
     coding = response.headers.get("content-encoding", "identity").strip().lower()
     if coding in ("", "identity"):
-        async for chunk in response.aiter_raw():
-            yield chunk
-        return
+        return response.aiter_raw()  # type: ignore[return-value]  # a generator, typed as iterator
     if coding not in ("gzip", "x-gzip", "deflate"):
         raise RequestFailedError(Failure.BROKEN, f"content coding {coding[:40]!r} is not read here")
+    return _unpacked(response)
+
+
+async def _unpacked(response: httpx.Response) -> AsyncGenerator[bytes, None]:
     unpacker = zlib.decompressobj(wbits=47)  # gzip or zlib, as its first bytes say
     async for chunk in response.aiter_raw():
         rest = chunk

@@ -148,18 +148,20 @@ class ServerConnection:
         self, head: bytes, chunks: AsyncIterator[bytes], clock: AnswerClock
     ) -> AnswerParts:
         parts, decoder = AnswerParts(), EventDecoder()
-        chunk = head
-        while True:
-            n_events = sum(map(parts.add_event, decoder.feed(chunk)))
+
+        def take(chunk: bytes) -> None:
+            n_events = 0
+            for event in decoder.feed(chunk):
+                n_events += parts.add_event(event)
             if n_events:
                 clock.data()
                 self._on_progress(n_events)
             elif decoder.has_begun_data:
                 clock.data()
-            try:
-                chunk = await anext(chunks)
-            except StopAsyncIteration:
-                break
+
+        take(head)
+        async for chunk in chunks:
+            take(chunk)
         for event in decoder.end():
             parts.add_event(event)
         return parts
