@@ -54,16 +54,28 @@ class Trace:
 
 
 def choose_traces(folder: Path, choice: TraceChoice) -> list[Trace]:
-    """Return the traces of a run; raises NotComparableError where it recorded no token ids."""
+    """Return the traces of a run; raises NotComparableError where it recorded no token ids.
+
+    Gated tasks are left out: their prompts' token ids, which decode to the questions, are not
+    stored, and those that an older version stored are not read.
+    """
     traces: list[Trace] = []
     with RunReader(folder) as run:
-        for task_id in run.tasks():
+        plans = run.tasks()
+        gated = [task_id for task_id, plan in plans.items() if plan.gated]
+        for task_id in (t for t in plans if t not in gated):
             rows = {row.key: row for row in run.rows(task_id) if row.repeat == 0}
             order = sorted(rows, key=lambda key: hash_order("drift", rows[key].sample_id))
             for key in order[: choice.per_task]:
                 trace = _trace(run, key, rows[key].outcome, choice.max_tokens)
                 if trace is not None:
                     traces.append(trace)
+    if not traces and gated:
+        raise NotComparableError(
+            f"prompts of gated tasks are not stored, so there is nothing to score: {gated}",
+            where=folder,
+            hint="give the baseline a task that is not gated too, recorded by vllm or gemma",
+        )
     if not traces:
         raise NotComparableError(
             "the baseline recorded no token ids, so there is nothing to score",

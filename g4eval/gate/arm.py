@@ -20,6 +20,8 @@ from g4eval.records import Json, Outcome
 from g4eval.stats.paired import Floats
 from g4eval.store.verdicts import Calibration
 
+MOST_HOLES = 100  # places of a table for each try in it: repeats are numbered without gaps
+
 # Codes of a try; the letters stand in gate files.
 INCORRECT, CORRECT, NO_ANSWER, UNGRADED, ABSENT, REFUSED = range(6)
 LETTERS = "ICNU.R"
@@ -201,6 +203,12 @@ def build_task(
     ids = tuple(sorted(samples))
     place = {sample_id: i for i, sample_id in enumerate(ids)}
     shape = (len(ids), max((t.repeat + 1 for t in rows), default=0))
+    if shape[0] * shape[1] > MOST_HOLES * max(len(rows), 1000):
+        raise NotComparableError(
+            f"{len(rows):,} tries are numbered up to repeat {shape[1] - 1:,}: a table of samples "
+            "and repeats would be nearly empty",
+            hint="number each sample's repeats 0, 1, 2, … and import them again",
+        )
     outcomes = np.full(shape, ABSENT, np.int8)
     truncated, open_thoughts = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
     looping, other_script = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)

@@ -7,16 +7,18 @@ whether repeats are copies is then unknown.
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from g4eval.errors import UsageError
+from g4eval.errors import StoreError, UsageError
 from g4eval.gate.arm import LETTERS, Arm, ArmTask
 from g4eval.output import replacing, safe_json
+from g4eval.store.gate_file import GateFile, GateFileTask, seal_of
+from g4eval.store.stored import read_json_object
 from g4eval.store.verdicts import Calibration
 
 FORMAT = "g4eval-gate"
@@ -27,7 +29,8 @@ OF_A_MACHINE = ("data_dir", "tasks_dir", "runs_dir")  # keys of a config that ga
 
 def write_gate_file(arm: Arm, path: Path | None) -> None:
     """Write an arm as one JSON file; None: on stdout."""
-    text = json.dumps(_to_json(arm), ensure_ascii=False) + "\n"
+    values = _to_json(arm)
+    text = json.dumps({**values, "sha256": seal_of(values)}, ensure_ascii=False) + "\n"
     if path is None:
         sys.stdout.write(text)
         return
@@ -37,33 +40,33 @@ def write_gate_file(arm: Arm, path: Path | None) -> None:
 
 def read_gate_file(path: Path) -> Arm:
     """Return the arm in a gate file; raises UsageError for anything else."""
+    hint = "make one with: g4eval export RUN --to gate"
     try:
-        values = json.loads(path.read_text("utf-8"))
+        values = read_json_object(path)
+        if "format" not in values:
+            raise UsageError("is not a gate file", where=path, hint=hint)
         if values["format"] != FORMAT:
             raise UsageError(f"format {values['format']!r} is not {FORMAT!r}", where=path)
-        if values["version"] not in range(1, FORMAT_VERSION + 1):
+        if values.get("version") not in range(1, FORMAT_VERSION + 1):
             raise UsageError(
-                f"gate file version {values['version']!r} is not one of 1 to {FORMAT_VERSION}",
+                f"gate file version {values.get('version')!r} is not one of 1 to {FORMAT_VERSION}",
                 where=path,
                 hint="export the run again with this version of g4eval",
             )
-        return Arm(
-            run_id=values["run_id"],
-            seed=values["seed"],
-            facts=values["facts"],
-            declared=tuple(values["declared"]),
-            tasks={task_id: _task_from_json(task) for task_id, task in values["tasks"].items()},
-            config=values["config"],
-            calibration=None
-            if values["calibration"] is None
-            else Calibration.checked(values["calibration"], where=path),
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"is not a gate file: {type(error).__name__}: {error}",
-            where=path,
-            hint="make one with: g4eval export RUN --to gate",
-        ) from error
+        stored = GateFile.checked(values, where=path)
+    except StoreError as error:
+        raise UsageError(f"is not a gate file: {error.what}", where=path, hint=hint) from error
+    return Arm(
+        run_id=stored.run_id,
+        seed=stored.seed,
+        facts=stored.facts,
+        declared=stored.declared,
+        tasks={task_id: _task_from_json(task) for task_id, task in stored.tasks.items()},
+        config=stored.config,
+        calibration=None
+        if stored.calibration is None
+        else Calibration.checked(stored.calibration, where=path),
+    )
 
 
 def _to_json(arm: Arm) -> dict[str, Any]:
@@ -101,30 +104,27 @@ def _task_to_json(task: ArmTask) -> dict[str, Any]:
     }
 
 
-def _task_from_json(values: Mapping[str, Any]) -> ArmTask:
-    outcomes = np.array(
-        [[LETTERS.index(letter) for letter in row] for row in values["outcomes"]], np.int8
-    )
-    n, k = outcomes.shape if outcomes.size else (len(values["sample_ids"]), 0)
-    outcomes = outcomes.reshape(n, k)
-    tokens = [[np.nan if t is None else float(t) for t in row] for row in values["tokens"]]
-    hashes = [[h] * k if isinstance(h, str) else h for h in values["prompt_hashes"]]
-    texts = [[int(t, 16) if t else 0 for t in row] for row in values.get("text_hashes", ())]
-    no_flags = ["0" * k] * n
+def _task_from_json(stored: GateFileTask) -> ArmTask:
+    n, k = len(stored.sample_ids), stored.n_repeats
+    letters = [[LETTERS.index(letter) for letter in row] for row in stored.outcomes]
+    tokens = [[np.nan if t is None else t for t in row] for row in stored.tokens]
+    hashes = [[h] * k if isinstance(h, str) else h for h in stored.prompt_hashes]
+    texts = [[int(t, 16) if t else 0 for t in row] for row in stored.text_hashes]
+    no_flags = ("0" * k,) * n
     return ArmTask(
-        protocol=values["protocol"],
-        sample_ids=tuple(values["sample_ids"]),
-        groups=tuple(values["groups"]),
-        outcomes=outcomes,
-        truncated=_from_bits(values["truncated"], k),
-        open_thoughts=_from_bits(values["open_thoughts"], k),
-        looping=_from_bits(values.get("looping", no_flags), k),
-        other_script=_from_bits(values.get("other_script", no_flags), k),
+        protocol=stored.protocol,
+        sample_ids=stored.sample_ids,
+        groups=stored.groups,
+        outcomes=np.array(letters, np.int8).reshape(n, k),
+        truncated=_from_bits(stored.truncated, k),
+        open_thoughts=_from_bits(stored.open_thoughts, k),
+        looping=_from_bits(stored.looping or no_flags, k),
+        other_script=_from_bits(stored.other_script or no_flags, k),
         tokens=np.array(tokens, np.float64).reshape(n, k),
         prompt_hashes=np.array(hashes, "U64").reshape(n, k),
         texts=np.array(texts, np.uint64).reshape(n, k) if texts else np.zeros((n, k), np.uint64),
-        long_texts=_from_bits(values.get("long_texts", no_flags), k),
-        questions=tuple(values.get("questions", ())),
+        long_texts=_from_bits(stored.long_texts or no_flags, k),
+        questions=stored.questions,
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from g4eval.errors import StoreError
 from g4eval.records import Json
@@ -41,6 +41,16 @@ class StoredRecord(BaseModel):
     def as_json(self) -> dict[str, Any]:
         """Return the JSON object that was parsed, unknown keys included."""
         return self.model_dump(mode="json", exclude_unset=True)
+
+
+def _has_settings(config: Mapping[str, Json]) -> Mapping[str, Json]:
+    if not isinstance(config.get("set", {}), Mapping):
+        raise ValueError("set is not a mapping of keys")  # noqa: TRY004  pydantic's own kind
+    return config
+
+
+# As a run was asked for: keys of a RunConfig, which its own parser checks.
+Config = Annotated[Mapping[str, Json], AfterValidator(_has_settings)]
 
 
 class StoredSampling(StoredRecord):
@@ -155,7 +165,7 @@ class Manifest(StoredRecord):
     engine_declared: tuple[str, ...] = ()
     engine_operation: Mapping[str, Json] = Field(default_factory=dict)
     identity: StoredIdentity = StoredIdentity()
-    config: Mapping[str, Json] = Field(default_factory=dict)
+    config: Config = Field(default_factory=dict)
     platform: Mapping[str, Json] = Field(default_factory=dict)
     graders: Mapping[str, Json] = Field(default_factory=dict)  # of those that need more than code
     tasks: Mapping[str, StoredPlan] = Field(default_factory=dict)

@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from g4eval.gate.arm import (
 )
 from g4eval.gate.gate_file import read_gate_file, write_gate_file
 from g4eval.records import Outcome
-from tests.unit.gate.arms import arm, arm_task
+from tests.unit.gate.arms import arm, arm_task, pair
 
 
 def test_tries_in_any_order_give_the_same_arrays():
@@ -118,3 +119,62 @@ def test_the_policy_may_name_the_tasks_that_count():
     assert common_tasks(both, one, ("a",)) == ("a",)
     with pytest.raises(NotComparableError, match="b of the policy's tasks is not in 'base'"):
         common_tasks(both, one, ("a", "b"))
+
+
+def written(folder: Path) -> tuple[Path, dict[str, Any]]:
+    base, _ = pair(0.8, 0.8)
+    path = folder / "base.json"
+    write_gate_file(base, path)
+    return path, json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("name", ["run_id", "seed", "facts", "tasks", "config", "declared"])
+def test_an_edited_gate_file_is_refused(tmp_path: Path, name: str) -> None:
+    path, values = written(tmp_path)
+    changed = {"run_id": "x", "seed": 5, "facts": {}, "tasks": {}, "config": {"a": 1}}
+    path.write_text(json.dumps({**values, name: changed.get(name, ["dtype"])}))
+    with pytest.raises(UsageError, match="its hash is another"):
+        read_gate_file(path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"outcomes": ["C"]},
+        {"outcomes": 3},
+        {"tokens": [[1e300]]},
+        {"tokens": "many"},
+        {"truncated": ["2"]},
+        {"sample_ids": ["a", "a"]},
+        {"prompt_hashes": [None]},
+        {"groups": {}},
+        {"protocol": []},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_gate_file_with_a_table_that_is_none_is_refused(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    path, values = written(tmp_path)
+    values["tasks"]["demo"].update(changes)
+    path.write_text(json.dumps({k: v for k, v in values.items() if k != "sha256"}))
+    with pytest.raises(UsageError, match=r"is not a gate file: tasks\.demo"):
+        read_gate_file(path)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"config": {"set": ["a"]}}, {"facts": {"dtype": 3}}, {"seed": "x"}, {"tasks": []}]
+)
+def test_a_gate_file_with_a_field_of_another_kind_is_refused(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    path, values = written(tmp_path)
+    path.write_text(json.dumps({**values, **changes, "sha256": None}))
+    with pytest.raises(UsageError, match="is not a gate file: "):
+        read_gate_file(path)
+
+
+def test_repeats_with_huge_numbers_make_no_huge_table() -> None:
+    tries = [TryRecord(sample_id="a", repeat=n, outcome=Outcome.CORRECT) for n in (0, 999_999)]
+    with pytest.raises(NotComparableError, match="nearly empty"):
+        build_task({}, {"a": "", "b": ""}, tries)
