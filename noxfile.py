@@ -57,7 +57,7 @@ def tests(session: nox.Session) -> None:
     session.install("-e", ".[data,report]", *GROUPS["test"])
     if session.python == PYTHONS[0]:
         session.install(*GROUPS["torch"])
-        session.install("-e", ".[gemma]", *GROUPS["reference"])
+        session.install("-e", ".[gemma]", *GROUPS["reference"], *GROUPS["kernels"])
     _pytest(session, "tests", *session.posargs)
 
 
@@ -213,7 +213,7 @@ def gpu(session: nox.Session) -> None:
         session.error("no NVIDIA GPU is here")
     groups = [*GROUPS["test"], *GROUPS["models"], *GROUPS["reference"]]
     session.install("-e", ".[data,demo,report,vllm]", *groups)
-    paths = [*REAL_MODELS, "tests/unit/engines/gemma"]
+    paths = [*REAL_MODELS, "tests/unit/engines/gemma", "tests/contract/test_kernels.py"]
     _pytest(session, *paths, "-m", "(gpu or slow) and not (docker or network)", *session.posargs)
 
 

@@ -1,6 +1,7 @@
 """What several tests need: benchmark data where it is, a folder of runs, the command line."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,10 @@ import pytest
 from g4eval.cli.entry import main
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests ask no hub but their own
+
+if shutil.which("nvidia-smi") is None:
+    # Read as Triton is imported: kernels for a card then run on the CPU, slowly.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
 Cli = Callable[..., subprocess.CompletedProcess[str]]

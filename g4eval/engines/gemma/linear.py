@@ -132,17 +132,21 @@ class Int4Linear:
 
     def __init__(self, packed: Tensor, scale: Tensor, in_features: int) -> None:
         self.out_features = packed.shape[0]
+        self.scale = scale
         self._packed = packed
-        self._scale = scale
         self._in_features = in_features
+
+    def numbers(self) -> Tensor:
+        """Return the stored numbers 0 to 15 [out, in], int32; 8 stands for 0."""
+        shifts = torch.arange(0, 32, 4, device=self._packed.device, dtype=torch.int32)
+        nibbles = (self._packed[..., None] >> shifts) & 0xF
+        return nibbles.flatten(1)[:, : self._in_features]
 
     def unpack(self, dtype: torch.dtype) -> Tensor:
         """Return the weight [out, in]."""
-        shifts = torch.arange(0, 32, 4, device=self._packed.device, dtype=torch.int32)
-        nibbles = (self._packed[..., None] >> shifts) & 0xF
-        values = nibbles.flatten(1)[:, : self._in_features].sub_(8).to(self._scale.dtype)
-        groups = self._scale.shape[1]
-        grouped = values.reshape(len(values), groups, -1) * self._scale[..., None]
+        values = self.numbers().sub_(8).to(self.scale.dtype)
+        groups = self.scale.shape[1]
+        grouped = values.reshape(len(values), groups, -1) * self.scale[..., None]
         weight: Tensor = grouped.flatten(1).to(dtype)
         return weight
 
@@ -168,12 +172,12 @@ class Fp8Linear:
 
     def __init__(self, weight: Tensor, scale: Tensor) -> None:
         self.out_features = weight.shape[0]
-        self._weight = weight  # [out, in] float8_e4m3fn
-        self._scale = scale  # [out, 1]
+        self.weight = weight  # [out, in] float8_e4m3fn
+        self.scale = scale  # [out, 1]
 
     def unpack(self, dtype: torch.dtype) -> Tensor:
         """Return the weight [out, in]."""
-        return (self._weight.to(self._scale.dtype) * self._scale).to(dtype)
+        return (self.weight.to(self.scale.dtype) * self.scale).to(dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return [R, out] for x [R, in]."""
