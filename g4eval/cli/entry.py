@@ -6,8 +6,12 @@
 import errno
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from g4eval import interrupts
+
+if TYPE_CHECKING:
+    import click
 
 INTERRUPTED = interrupts.EXIT_CODE
 OUR_BUG = 70
@@ -110,11 +114,22 @@ def _known(error: BaseException) -> tuple[int | None, str]:
     if isinstance(error, click.Abort):
         return INTERRUPTED, ""
     if isinstance(error, click.UsageError):
-        where = f"\n  at: {error.ctx.command_path}" if error.ctx else ""
-        return 2, f"{error.format_message()}{where}"
+        return 2, _usage(error)
     if isinstance(error, click.ClickException):
         return 2, error.format_message()
     return None, ""
+
+
+def _usage(error: "click.UsageError") -> str:
+    """Return click's complaint with its place; in words of ours where click's change."""
+    import click
+
+    where = f"\n  at: {error.ctx.command_path}" if error.ctx else ""
+    if not isinstance(error, click.NoSuchOption):
+        return f"{error.format_message()}{where}"
+    near = " or ".join(sorted(error.possibilities or ()))
+    hint = f"\n  try: did you mean {near}?" if near else ""
+    return f"{error.option_name!r} is not an option{where}{hint}"
 
 
 def _of_the_machine(error: BaseException) -> str | None:
