@@ -38,6 +38,7 @@ from g4eval.graders.base import (
 from g4eval.graders.plugin_grader import checked_grade, leave_if_forked, load_plugin_grader
 from g4eval.records import Completion, Grade, Json, Sample, Thought
 from g4eval.task.loader import Task
+from g4eval.task.plugins import is_ours
 
 BATCH = 64  # completions a worker takes at a time, at most
 BATCHES_PER_WORKER = 3  # under way at once, so that a worker never waits for the next
@@ -373,7 +374,11 @@ def _time_up(_signal: int, _frame: FrameType | None) -> None:
 def _grade_pairs(ref: GraderRef, pairs: list[tuple[Sample, Completion]]) -> list[Grade]:
     """Grade in a worker process, each completion within its own time."""
     grader = ref.load()
-    return [_grade_in_time(grader, sample, completion) for sample, completion in pairs]
+    grades = [_grade_in_time(grader, sample, completion) for sample, completion in pairs]
+    if ref.folder is None or is_ours(ref.folder):
+        return grades
+    together = zip(grades, pairs, strict=True)
+    return [checked_grade(grade, grader, completion) for grade, (_, completion) in together]
 
 
 def _grade_in_time(grader: Grader, sample: Sample, completion: Completion) -> Grade:
@@ -389,4 +394,4 @@ def _grade_in_time(grader: Grader, sample: Sample, completion: Completion) -> Gr
         return ungraded(grader, completion, f"no grade within {SECONDS_PER_GRADE:g} s")
     except MemoryError:
         return ungraded(grader, completion, "the grader used up its memory")
-    return checked_grade(grade, grader, completion)
+    return grade
