@@ -111,7 +111,9 @@ def wrong_result(function: Callable[..., Any], spec: TaskSpec, what: str) -> Tas
 
 def plugin_error(error: BaseException, path: Path, what: str, *, quote: bool = True) -> TaskError:
     """Blame the plugin and name its own line."""
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+    # A relative --tasks-dir is absolute in a traceback.
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [f.lineno for f in frames if Path(f.filename).resolve() == path.resolve()]
     where = f"{path}:{lines[-1]}" if lines and lines[-1] else str(path)
     if isinstance(error, IdleError):
         kind = str(error)

@@ -436,6 +436,14 @@ def test_a_grader_that_misbehaves_costs_one_grade(body, reason, family):
         assert line_of(folder, body).removeprefix(f"{folder.parent}/") in kept.details["reason"]
 
 
+def test_the_line_is_told_for_a_relative_folder_too(family, monkeypatch):
+    folder = family(plugin="1\nraise SystemExit(0)\n")
+    monkeypatch.chdir(folder.parent.parent)
+    with pytest.raises(TaskError) as caught:
+        find_tasks(Path("tasks"))
+    assert caught.value.where == "tasks/zoo/plugin.py:2"
+
+
 def test_what_a_plugin_prints_is_no_data(family, capfd):
     body = "print('to_sample was here')"
     folder = family(plugin="print('plugin was here')\n" + TO_SAMPLE.format(body=body))
