@@ -149,6 +149,9 @@ def _task_data(task_id: str, task: Task, data_dir: Path | None) -> Finding:
     count = f"{len(data.samples):,} of {data.rows_stated:,} rows, text {data.text}"
     if data.is_partial:
         hint = task.spec.data.hint or ""
+        if any(source.path and source.path in hint for source in task.spec.data.sources):
+            # It asks for a file that is there: what is lacking is another one, with more in it.
+            hint = f"{data.source} is here; all of it is on the hub: pip install 'g4eval[data]'"
         lacks = f"; it has {data.incomplete}" if data.incomplete else ""
         return Finding(area="data", name=task_id, state="partial", detail=count + lacks, hint=hint)
     return Finding(area="data", name=task_id, state="ok", detail=count)

@@ -81,7 +81,7 @@ async def import_session(task_id: str, path: Path, config: RunConfig, reporter: 
         pool = GraderPool(graded_tasks(run.plan))
         try:
             async with pool.saving_to(run.store, watch) as grading:
-                for _, completion, messages in _completions(path, asked, facts):
+                for _, completion, messages in completions_of(path, asked, facts):
                     if not run.store.has_completion(completion.key):
                         gated = plan.task.spec.gated
                         run.store.expect_prompt(completion.key, messages, gated=gated)
@@ -96,7 +96,7 @@ async def import_session(task_id: str, path: Path, config: RunConfig, reporter: 
 def _refuse_other_texts(folder: Path, path: Path, plan: RunPlan, facts: EngineFacts) -> None:
     """Refuse a file that has another text for what the run has stored."""
     with RunReader(folder) as run:
-        for line, completion, _ in _completions(path, plan, facts):
+        for line, completion, _ in completions_of(path, plan, facts):
             stored = run.completion(completion.key)
             if stored is not None and _answer(stored) != _answer(completion):
                 raise ImportLineError(
@@ -213,9 +213,10 @@ def _quoted(value: object, plan: TaskPlan) -> str:
     return shown if len(shown) <= MOST_SHOWN else f"{shown[:MOST_SHOWN]}…"
 
 
-def _completions(
+def completions_of(
     path: Path, plan: RunPlan, facts: EngineFacts
 ) -> Iterator[tuple[int, Completion, tuple[Message, ...]]]:
+    """Yield line number, completion and prompt of each line of a file that was checked."""
     (task_plan,) = plan.tasks
     samples = {sample.sample_id: sample for sample in task_plan.samples}
     for number, row in _rows(path):

@@ -14,6 +14,7 @@ from g4eval.cli.options import (
     runs_dir_or_default,
 )
 from g4eval.doctor import Finding, build_sandbox, examine
+from g4eval.errors import DataError
 
 
 @click.command(name="doctor")
@@ -31,11 +32,18 @@ def command(
     as_json: bool,
 ) -> None:
     """Say what is missing on this machine and how to get it."""
+    found_dir = data_dir_or_default(data_dir)
+    if found_dir is not None and not found_dir.is_dir():
+        raise DataError(
+            "the data folder doesn't exist",
+            where=found_dir,
+            hint="give --data-dir (or G4EVAL_DATA_DIR) a folder that is there",
+        )
     if build:
         tag = build_sandbox(lambda step: click.echo(step, err=True))
         click.echo(f"built {tag}", err=True)
     findings = examine(
-        data_dir=data_dir_or_default(data_dir),
+        data_dir=found_dir,
         tasks_dir=tasks_dir,
         runs_dir=runs_dir_or_default(runs_dir),
     )

@@ -21,11 +21,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from g4eval.config import parse_model
 from g4eval.engines.base import Answers, EngineConfig, EngineFacts
-from g4eval.errors import ConfigError, EngineError
+from g4eval.errors import ConfigError, EngineError, UsageError
 from g4eval.jsonlines import read_json_lines
 from g4eval.records import Attempt, Completion, Request, StopReason, TokenScores
 from g4eval.responses import build_attempt, build_completion, parse_stop_reason
 
+VOCABULARY = 256  # its tokens are bytes
 REQUESTS_PER_TURN = 16  # without delays, others get a turn so often
 
 # Raised only when what it answers to a request may change: it is part of every run's identity.
@@ -135,6 +136,13 @@ class FakeEngine:
 
     async def score(self, token_ids: Sequence[int], top_k: int = 0) -> TokenScores:
         """Score bytes by an invented bigram model; option `drift` moves its logits."""
+        outside = next((i for i in token_ids if not 0 <= i < VOCABULARY), None)
+        if outside is not None:
+            raise UsageError(
+                f"token id {outside} is outside the vocabulary of {VOCABULARY}",
+                where="engine fake",
+                hint="its tokens are bytes: give ids from 0 to 255",
+            )
         table = _bigrams(self._options.drift)
         rows = table[np.asarray(token_ids[:-1])]
         following = np.asarray(token_ids[1:])

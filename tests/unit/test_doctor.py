@@ -135,3 +135,24 @@ def test_building_the_sandbox_without_docker_is_refused(machine, monkeypatch, ca
         main()
     assert leave.value.code == 5
     assert "docker" in capsys.readouterr().err.lower()
+
+
+def test_a_file_that_is_there_is_not_asked_for(machine):
+    (machine / "data").mkdir()
+    (machine / "data" / "zoo.jsonl").write_text(json.dumps({"id": "z0", "right": "A"}) + "\n")
+    family = machine / "tasks" / "zoo" / "zoo.yaml"
+    family.write_text(family.read_text().replace("ask a keeper", "put zoo.jsonl into the folder"))
+    found = _find(machine, "data", "zoo")
+    assert found.state == "partial"
+    assert "put zoo.jsonl" not in found.hint
+    assert "zoo.jsonl is here" in found.hint
+
+
+def test_a_data_folder_that_is_not_there_is_an_error(quick_cli, tmp_path):
+    for given in (["--data-dir", "nowhere"], []):
+        done = quick_cli("doctor", *given, **({} if given else {"G4EVAL_DATA_DIR": "nowhere"}))
+        assert done.returncode == 5
+        assert "the data folder doesn't exist" in done.stderr
+        assert "at: nowhere" in done.stderr
+    (tmp_path / "file").touch()
+    assert quick_cli("doctor", "--data-dir", "file").returncode == 5
