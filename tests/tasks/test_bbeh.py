@@ -8,6 +8,7 @@ import pytest
 from g4eval.errors import DataError
 from g4eval.jsonlines import read_json_lines
 from g4eval.pipeline import limit_samples
+from g4eval.report.from_store import view_run
 from g4eval.task.datasets import load_samples
 from tests.tasks.conftest import bundled_task, from_hub
 
@@ -95,3 +96,18 @@ def test_a_hub_row_with_another_text_is_refused(data_dir, tmp_path):
     with pytest.raises(DataError, match="is not a BBEH row") as caught:
         load_samples(hub, None)
     assert str(caught.value.where).endswith("row 6")
+
+
+@pytest.mark.parametrize(("task_id", "is_shown"), [("bbeh", True), ("bbeh_mini", False)])
+def test_the_harmonic_mean_is_shown_where_its_task_asks_for_it(
+    quick_cli, data_dir, tmp_path, task_id, is_shown
+) -> None:
+    """In the table, as JSON and on the pages alike: on 460 examples it says nothing."""
+    done = quick_cli("run", task_id, "--engine", "fake", "--model", "m", "--limit", "46",
+                     "--run-id", "r", G4EVAL_DATA_DIR=str(data_dir))  # fmt: skip
+    assert ("harmonic" in done.stdout) is is_shown
+    shown = quick_cli("show", "r", "--json").stdout
+    assert ("harmonic" in json.loads(shown)["tasks"][task_id]["groups"]) is is_shown
+    names = [metric.name for metric in view_run(tmp_path / "runs" / "r").tasks[0].metrics]
+    assert ("adjusted harmonic mean" in names) is is_shown
+    assert "macro average" in names

@@ -215,3 +215,32 @@ def test_an_import_with_an_error_quotes_no_completion(gated, g4eval, tmp_path):
     code, out, err = g4eval("import", task.spec.id, "lines.jsonl", "--model", "m", *flags)
     assert code == 2
     assert _found(secrets, out + err) == []
+
+
+def test_an_import_with_the_question_in_a_wrong_place_prints_no_word_of_it(gated, g4eval, tmp_path):
+    task, flags, data_dir = gated
+    sample = load_samples(task, data_dir).samples[0]
+    question = sample.fields["question"]
+    secrets = {question[:32].strip()}
+    good = {"sample_id": sample.sample_id, "text": "Answer: A"}
+    twice = f'{{"sample_id": "x", {json.dumps(question)}: 1, {json.dumps(question)}: 2}}'
+    lines = [
+        json.dumps({**good, question: 1}),
+        json.dumps({**good, "note": question, "Question: " + question: [question]}),
+        json.dumps({**good, "sample_id": question}),
+        json.dumps({**good, "stop_reason": question}),
+        json.dumps({**good, "target": question}),
+        json.dumps({**good, "repeat": question}),
+        json.dumps({**good, "reasoning": {question: 1}}),
+        json.dumps(question),
+        f'{{"text": {json.dumps(question)}',
+        twice,
+    ]
+    for number, line in enumerate(lines):
+        (tmp_path / "in.jsonl").write_text(line + "\n")
+        code, out, err = g4eval("import", task.spec.id, "in.jsonl", "--model", "m",
+                                "--run-id", f"r{number}", *flags)  # fmt: skip
+        assert code == (0 if number < 2 else 2), err
+        assert _found(secrets, out + err) == []
+        for path in (tmp_path / "runs").glob("*/manifest.json"):
+            assert _found(secrets, path.read_text()) == []

@@ -6,7 +6,11 @@ import pytest
 
 from g4eval.errors import ImportLineError
 from g4eval.jsonlines import read_json_lines
+from g4eval.report.diagnosis import diagnose
+from g4eval.report.from_store import view_run
+from g4eval.report.reproduction import reproduce
 from tests.conftest import Cli
+from tests.unit.report.cases import aime, estimate
 
 
 def write(path: Path, *rows: dict[str, object]) -> None:
@@ -232,3 +236,33 @@ def test_another_budget_is_refused_with_both_values_and_both_ways_out(quick_cli:
     assert "demo_math.sampling.max_new_tokens: 512 in the run, 77 asked for" in done.stderr
     assert "--set sampling.max_new_tokens=512 continues the run" in done.stderr
     assert "--run-id r-77 makes another with 77" in done.stderr
+
+
+def test_what_an_import_does_not_say_comes_first_in_its_diagnosis(tmp_path, quick_cli) -> None:
+    write(tmp_path / "in.jsonl", line(1, r"\boxed{33}"))
+    done = quick_cli("import", "demo_math", "in.jsonl", "--model", "m", "--run-id", "r")
+    assert done.returncode == 0
+    view = view_run(tmp_path / "runs" / "r")
+    assert view.tasks[0].tokens_per_second is None
+    assert (
+        "only what was stated is known: temperature, top-p, top-k, budget unknown" in view.summary
+    )
+    facts = {fact.label: fact.value for fact in view.facts["Sampling"]}
+    assert set(facts.values()) == {"unknown"}
+    assert {f.label: f.value for f in view.facts["Run"]}["Run seed"] == "unknown"
+    low = aime(estimate=estimate(0.5, 0.4, 0.6), unknown=view.tasks[0].measurement.unknown)
+    assert low.unknown[0] == "prompt"
+    first = diagnose(reproduce(low))[0]
+    assert first.name == "unknown settings"
+    assert "prompt, temperature" in first.evidence
+
+
+def test_reading_a_file_plans_no_hours(tmp_path, quick_cli) -> None:
+    rows = [line(n, r"\boxed{33}", completion_tokens=5000) for n in range(1, 17)]
+    write(tmp_path / "in.jsonl", *rows)
+    done = quick_cli("import", "demo_math", "in.jsonl", "--model", "m", "--run-id", "r")
+    assert "tokens/s" not in done.stdout.replace(", 0 tokens/s", "")
+    plan = quick_cli("gate-plan", "r")
+    assert plan.returncode == 0, plan.stderr
+    assert "tokens" in plan.stdout
+    assert "hours" not in plan.stdout
