@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from g4eval.errors import G4EvalError, UsageError
-from g4eval.output import safe_json
+from g4eval.output import SafeStream, safe_json
 
 
 def read_json_lines(
@@ -80,8 +80,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def write_json_lines(stream: IO[str], rows: Iterable[dict[str, Any]]) -> None:
     """Write one object a line; what a terminal would obey or UTF-8 can't hold is escaped."""
+    write = stream.write_safe if isinstance(stream, SafeStream) else stream.write
     for row in rows:
-        stream.write(safe_json(json.dumps(row, ensure_ascii=False)) + "\n")
+        write(safe_json(json.dumps(row, ensure_ascii=False)) + "\n")
 
 
 def _open(path: Path) -> IO[bytes] | gzip.GzipFile:

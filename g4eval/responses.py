@@ -32,6 +32,9 @@ _END_TOKENS = (
     "<|endoftext|>", "<|return|>",
 )  # fmt: skip
 _MARKER = re.compile("|".join(map(re.escape, sorted({*_CLOSERS, *_CLOSING, *_END_TOKENS}))))
+_MARKER_IN_ANGLES = re.compile(
+    "|".join(re.escape(m) for m in sorted({*_CLOSERS, *_CLOSING, *_END_TOKENS}) if m[0] == "<")
+)
 _LABEL = re.compile(r"\s*thought\n")
 # What opens a channel may name it; only these channels hold an answer.
 _CHANNEL = re.compile(r"\s*([a-z_]{1,20})\n|([a-z_]{1,20})[^<\n]{0,80}<\|message\|>")
@@ -129,7 +132,9 @@ def split_reasoning(
         was closed. A closing marker without an opener closes a thought that the prompt opened.
         Nothing after the end of the model's turn is visible: it answers a turn that nobody took.
     """
-    markers = list(_MARKER.finditer(raw_text)) if "<" in raw_text or "[" in raw_text else []
+    has_others = "THINK]" in raw_text or "\u25b7" in raw_text
+    pattern = _MARKER if has_others else _MARKER_IN_ANGLES  # found by its first letter, so quicker
+    markers = list(pattern.finditer(raw_text)) if has_others or "<" in raw_text else []
     if not starts_inside and not any(m[0] in _CLOSERS or m[0] in _CLOSING_ALONE for m in markers):
         text = raw_text[: markers[0].start()].rstrip() if markers else raw_text
         if _LABEL.match(text):

@@ -38,10 +38,11 @@ _LOWER = r"(?-i:[a-d])(?=\)|[)\].*_`$} \t]{0,16}(?:\n|\Z))"  # at the line's end
 _LETTER = rf"(?<![A-Za-z])({_UPPER}|{_LOWER})"
 _ALONE = r"(?=[)\].:*_`$}> \t]{1,16}|\n|\Z)"  # a letter that begins a line and is no sentence's
 
+# What follows the word "answer": a colon or its likes; or it is an element of that name.
 _ANSWER_COLON = re.compile(
     rf"answer\b[*_`\" \t]{{0,8}}(?:[:=\u2192]|[-\u2013\u2014]{{1,3}}>?(?=\s)){_MARKUP}{{0,16}}"
     rf"(?:{_LETTER}|\s{{1,6}}(?:[-\u2022>]\s{{1,3}})?{_MARKUP}{{0,16}}{_LETTER}{_ALONE})"
-    rf"|<(?:final[_ ]?)?answer>\s{{0,6}}{_MARKUP}{{0,16}}{_LETTER}",
+    rf"|(?:(?<=<)|(?<=<final)|(?<=<final[ _]))answer>\s{{0,6}}{_MARKUP}{{0,16}}{_LETTER}",
     re.IGNORECASE,
 )
 _RIGHT = r"(?:the\s+)?(?:most\s+|only\s+|single\s+|best\s+)?(?:correct|right|true|best|answer)\b"
@@ -90,7 +91,7 @@ def last_choice_letter(text: str) -> str | None:
     if "<" in text:
         text = _TYPE_TAG.sub("", text)
     found = (
-        _last(_ANSWER_COLON, text)
+        _last_after_answer(text)
         or _last_boxed_letter(text)
         or _last(_SAID, text)
         or _lone_letter(text)
@@ -102,6 +103,19 @@ def first_choice_letter(text: str) -> str | None:
     """Return the letter that openai/simple-evals reads: the first match of its pattern."""
     match = _SIMPLE_EVALS.search(text)
     return match[1].upper() if match else None
+
+
+def _last_after_answer(text: str) -> str | None:
+    """Match at each "answer" from the end on: the first that fits is the last, and soon found."""
+    lowered = text.lower()
+    if len(lowered) != len(text):  # a letter whose small form is two
+        return _last(_ANSWER_COLON, text)
+    at = lowered.rfind("answer")
+    while at >= 0:
+        if match := _ANSWER_COLON.match(text, at):
+            return match[match.lastindex or 0]
+        at = lowered.rfind("answer", 0, at)
+    return None
 
 
 def _last(pattern: re.Pattern[str], text: str) -> str | None:
