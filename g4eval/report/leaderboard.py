@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from g4eval.errors import MissingExtraError
+from g4eval.output import visible
 from g4eval.records import Interval
 from g4eval.report import words
 from g4eval.report.diagnosis import Cause, diagnose
@@ -340,9 +341,10 @@ def _csv_row(row: ScoreRow) -> dict[str, Any]:
 
 def _inert(value: Any) -> Any:
     """Keep a spreadsheet from taking a text for a formula."""
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
-        return f"'{value}"
-    return value
+    if not isinstance(value, str):
+        return value
+    shown = visible(value)
+    return f"'{shown}" if shown.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else shown
 
 
 def _csv_comparison(result: ReproductionResult) -> dict[str, Any]:

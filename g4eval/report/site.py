@@ -126,7 +126,11 @@ def _write_all(runs: Sequence[RunView], out: Path, options: ReportOptions) -> se
         _write(path, script_call("comparison", comparison_data(comparison)))
         written.add(path)
     score_table(leaderboard).to_csv(
-        out / "leaderboard.csv", index=False, float_format="%.6g", lineterminator="\n"
+        out / "leaderboard.csv",
+        index=False,
+        float_format="%.6g",
+        lineterminator="\n",
+        errors="backslashreplace",
     )
     written |= _write_pages(out, leaderboard, comparisons, options)
     _write(data / "live.js", script_call("live", live_state(runs, options)))

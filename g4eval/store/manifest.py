@@ -24,7 +24,7 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """
     draft = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with draft.open("w", encoding="utf-8") as stream:
+        with draft.open("w", encoding="utf-8", errors="backslashreplace") as stream:
             json.dump(values, stream, indent=2, ensure_ascii=False)
             stream.write("\n")
             stream.flush()

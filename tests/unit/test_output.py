@@ -190,3 +190,33 @@ def test_names_longer_than_a_file_system_takes_are_the_users_errors(quick_cli, a
     done = quick_cli(*arguments)
     assert done.returncode in (0, 2, 5), done.stderr[-600:]
     assert "a bug in g4eval" not in done.stderr
+
+
+def test_what_a_model_wrote_is_shown_everywhere_and_obeyed_nowhere(quick_cli, tmp_path) -> None:
+    row = {"sample_id": "demo_math-1", "text": f"{HOSTILE} \\boxed{{33}}", "reasoning": HOSTILE}
+    (tmp_path / "in.jsonl").write_text(json.dumps(row) + "\n")
+    made = quick_cli("import", "demo_math", "in.jsonl", "--model", HOSTILE.replace("\0", ""),
+                     "--run-id", "r")  # fmt: skip
+    assert made.returncode in (0, 2), made.stderr
+    if made.returncode:  # a name that UTF-8 can't hold may be refused, as what it is
+        made = quick_cli("import", "demo_math", "in.jsonl", "--model", "m\x1b[31m\u202e",
+                         "--run-id", "r")  # fmt: skip
+        assert made.returncode == 0, made.stderr
+    for command in (
+        ["show", "r"],
+        ["show", "r", "--json"],
+        ["show", "r", "demo_math-1"],
+        ["show", "r", "demo_math-1", "--json"],
+        ["export", "r", "--to", "jsonl"],
+        ["export", "r", "--to", "gate"],
+        ["grade", "r", "--diff"],
+        ["report", "r", "--out", "report"],
+    ):
+        done = quick_cli(*command)
+        assert done.returncode == 0, (command, done.stderr)
+        assert visible(done.stdout) == done.stdout, command
+        assert visible(done.stderr) == done.stderr, command
+    exported = json.loads(quick_cli("export", "r", "--to", "jsonl").stdout)
+    assert exported["text"].startswith(HOSTILE)
+    assert quick_cli("export", "r", "--to", "jsonl", "--out", "out.jsonl").returncode == 0
+    assert json.loads((tmp_path / "out.jsonl").read_text())["reasoning"] == HOSTILE
