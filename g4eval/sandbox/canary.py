@@ -21,7 +21,7 @@ def canary_fault(container: Container) -> str | None:
     """Return what is wrong with a container's judging; None if nothing is."""
     try:
         for job, verdict in _MUST:
-            judged = container.judge(job, _PROBLEM)
+            judged = container.judge(job, _PROBLEM, look=True)
             if judged.result.verdict is not verdict:
                 return f"a program known to be {job.job_id} got {judged.result.verdict.value}"
             if judged.is_suspicious:

@@ -181,13 +181,18 @@ class Container:
         container.hello = read_json(hello)
         return container
 
-    def judge(self, job: CodeJob, problem: Problem, clock: str = "wall") -> Judged:
-        """Run one job to its verdict."""
+    def judge(
+        self, job: CodeJob, problem: Problem, clock: str = "wall", *, look: bool = False
+    ) -> Judged:
+        """Run one job to its verdict; `look` whether the server is still as it was."""
         started = time.monotonic()
         self._load(problem)
         self.jobs += 1
         number = self.jobs
-        self._send(b"R", run_message(number, problem.key, job, clock, problem.output_bytes))
+        self._send(
+            b"R",
+            run_message(number, problem.key, job, clock, problem.output_bytes, look=look),
+        )
         judging = Judging(job, clock)
         end = self._follow(number, judging, job, problem)
         if end.state:

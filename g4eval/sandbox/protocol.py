@@ -82,8 +82,13 @@ def unload_message(key: str) -> bytes:
     return json.dumps({"key": key}).encode()
 
 
-def run_message(run: int, key: str, job: CodeJob, clock: str, output_bytes: int) -> bytes:
-    """Write one submission; `clock` is wall or cpu: what the time limit counts."""
+def run_message(
+    run: int, key: str, job: CodeJob, clock: str, output_bytes: int, *, look: bool = False
+) -> bytes:
+    """Write one submission.
+
+    `clock` is wall or cpu: what the time limit counts. `look`: have the server's state compared.
+    """
     header = json.dumps(
         {
             "run": run,
@@ -92,6 +97,7 @@ def run_message(run: int, key: str, job: CodeJob, clock: str, output_bytes: int)
             "clock": clock,
             "reading": job.reading.value,
             "output_bytes": output_bytes,
+            "look": look,
         }
     ).encode()
     return struct.pack(">I", len(header)) + header + job.code.encode("utf-8", "surrogatepass")

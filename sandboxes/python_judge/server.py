@@ -5,7 +5,8 @@ kind byte, a 4-byte big-endian length, the payload (JSON unless said).
 
     host -> server   L load {key, fn_name, inputs}     U unload {key}
                      R run: the length of a JSON header, 4 bytes; the header {run, key,
-                       limit_seconds, clock, reading, output_bytes}; the code, UTF-8
+                       limit_seconds, clock, reading, output_bytes, look: whether to compare
+                       the server's own state at the end}; the code, UTF-8
                      K kill: the run's number, 4 bytes; ignored when that run is over
     server -> host   H hello {python, packages, features}
                      T a child's frame: stamps (run.py), then its kind byte and its payload
@@ -55,7 +56,6 @@ class Server:
         self._kills = OutOfMemoryKills()
         self._has_numpy = False
         self._state = ServerState(_SCRATCH)
-        self._difference = ""  # what of its own is no longer as it was before the first run
 
     def serve(self) -> None:
         """Obey until the host closes the stream."""
@@ -84,11 +84,10 @@ class Server:
         run.close()
         usage.out_of_memory = usage.status == -signal.SIGKILL and self._kills.has_grown()
         usage.clean = empty_as(self._ground.user, _SCRATCH)
-        end = json.dumps(summary | vars(usage) | {"state": self._difference}).encode()
+        state = self._state.difference() if header["look"] else ""
+        end = json.dumps(summary | vars(usage) | {"state": state}).encode()
         self._channel.write(b"E", end, before=run.unsent)
         self._channel.buffer.release(run.peak)
-        # While the host compares. It hears of it with the run that follows, and judges that again.
-        self._difference = self._difference or self._state.difference()
 
     def _load_numpy(self) -> None:
         """Load numpy for all children to come, each of which would need 60 ms for it."""

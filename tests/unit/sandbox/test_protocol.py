@@ -61,6 +61,7 @@ def test_a_run_message_is_a_header_and_the_code() -> None:
         "clock": "cpu",
         "reading": "official",
         "output_bytes": 100,
+        "look": False,
     }
     assert message[4 + size :].decode("utf-8", "surrogatepass") == job.code
 

@@ -1,6 +1,7 @@
 """What runs in the container and can be tried outside one: its stream, its cleaning, its guard."""
 
 import os
+import resource
 import shutil
 import sys
 import threading
@@ -8,6 +9,7 @@ import threading
 from sandboxes.python_judge import child
 from sandboxes.python_judge.channel import HEADER, Channel
 from sandboxes.python_judge.cleaning import empty
+from sandboxes.python_judge.state import ServerState
 
 ABSENT = ((child.PRELUDE, "quit"), (os, "lchflags"))  # before the guard, or on Linux
 
@@ -54,3 +56,18 @@ def test_the_guard_takes_the_official_names_and_gives_them_back(monkeypatch) -> 
     assert guarded == [None] * 5
     assert (os.kill, os.getcwd, shutil.rmtree, sys.modules.get("resource")) == before
     assert not hasattr(os, "lchflags")
+
+
+def test_what_a_run_changed_of_the_server_is_noticed() -> None:
+    state = ServerState("/proc")
+    assert state.difference() == ""
+    descriptor = os.open(os.devnull, os.O_RDONLY)
+    assert state.difference() == "descriptors"
+    os.close(descriptor)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft - 1, hard))
+    try:
+        assert state.difference() == "limits"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert state.difference() == ""

@@ -39,7 +39,9 @@ class FakeContainer:
     def ran_out_of_memory(self) -> bool:
         return self.world.kills_for_memory
 
-    def judge(self, job: CodeJob, problem: object, clock: str = "wall") -> Judged:
+    def judge(
+        self, job: CodeJob, problem: object, clock: str = "wall", *, look: bool = False
+    ) -> Judged:
         if job.job_id in ("right", "wrong"):
             self.world.log.append(f"canary {self.number}")
             verdict = {"right": "AC", "wrong": "WA"}[job.job_id]
@@ -217,7 +219,7 @@ def test_a_container_is_replaced_only_after_a_canary_spoke_for_its_jobs() -> Non
 
 def test_a_canary_without_a_verdict_is_a_fault() -> None:
     class Gone:
-        def judge(self, *_: object) -> Judged:
+        def judge(self, *_: object, look: bool) -> Judged:
             raise LOST
 
     assert "no verdict" in (canary_fault(Gone()) or "")  # type: ignore[arg-type]  # judge is all it needs
