@@ -212,6 +212,7 @@ def storm(root: Path, kills: int, seed: int, more: Mapping[str, Kind] | None = N
             for _ in range(min(left, weather.chance.randint(1, 6))):
                 weather.kill(kind)
             weather.finish(kind)
+            sys.stderr.write(f"{sum(weather.found.kills.values())} kills, {weather.found.faults}\n")
             if not left:
                 break
     return weather.found
