@@ -43,7 +43,9 @@ HASHED = {
     "attempts": "key, task_id, sample_id, repeat, error, at, refused",
 }
 SHOWN = 5  # findings of a kind
-MOST_GAPS = 100_000  # rows looked for one by one behind a damaged page
+MOST_GAPS = 2_000  # numbers that no row answers to, one after the other, before giving up
+
+MOST_ROWS = 10_000_000  # as far as a damaged table's highest number is believed
 
 Row = Mapping[str, Any]
 
@@ -81,6 +83,7 @@ def check_run(folder: Path, *, keep_rows: bool = False) -> CheckedRun:
         raise StoreError("there is no run here", where=folder, hint="give the folder of a run")
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
         db.row_factory = sqlite3.Row
+        db.text_factory = _text  # what isn't UTF-8 any more has another hash, and is named by it
         _check_pages(db, found)
         for table in TABLES:
             _check_table(db, table, found, keep_rows=keep_rows)
@@ -90,11 +93,15 @@ def check_run(folder: Path, *, keep_rows: bool = False) -> CheckedRun:
     return found
 
 
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
+
+
 def _check_pages(db: sqlite3.Connection, found: CheckedRun) -> None:
     try:
         told = [row[0] for row in db.execute(f"PRAGMA integrity_check({SHOWN})")]
-    except sqlite3.DatabaseError as error:
-        found.damage.append(f"database: {error}")
+    except DAMAGE as error:
+        found.damage.append(f"database: {_words(error)}")
         return
     if told != ["ok"]:
         found.damage += [f"database: {line}" for text in told for line in text.splitlines()]
@@ -108,6 +115,7 @@ def _check_table(db: sqlite3.Connection, table: str, found: CheckedRun, *, keep_
         try:
             _check_row(table, row)
             _note_gated(table, row, found)
+            last = max(last, row["id"]) if TABLES[table] == "id" else 0
         except (*DAMAGE, StoreError) as error:
             found.broken[table] += 1
             if found.broken[table] <= SHOWN:
@@ -116,7 +124,6 @@ def _check_table(db: sqlite3.Connection, table: str, found: CheckedRun, *, keep_
         found.whole[table] += 1
         if keep_rows:
             kept.append(row)
-        last = max(last, row["id"]) if TABLES[table] == "id" else 0
     lost = last - found.whole[table] - found.broken[table]
     if TABLES[table] == "id" and lost > 0:  # rows are numbered without gaps, and never deleted
         found.damage.append(f"{table}: {lost:,} rows are gone")
@@ -152,8 +159,10 @@ def _from_the_end(db: sqlite3.Connection, table: str, order: str, seen: set[Any]
 
 def _one_by_one(db: sqlite3.Connection, table: str, key: str, seen: set[Any]) -> Iterator[Row]:
     """Yield the rows that can be asked for by their number, until many in a row are not there."""
-    number = misses = 0
-    while misses < MOST_GAPS:
+    number = misses = most = 0
+    with contextlib.suppress(*DAMAGE):
+        most = min(int(db.execute(f"SELECT MAX({key}) FROM {table}").fetchone()[0]), MOST_ROWS)
+    while misses < MOST_GAPS or number < most:
         number += 1
         if (number,) in seen:
             misses = 0

@@ -88,7 +88,16 @@ def check_whole(db: sqlite3.Connection, path: Path) -> None:
     """Raise ValueError where the pages or indexes of a database don't fit together.
 
     Larger ones than CHECKED_BYTES are left to `g4eval check`: their rows are checked all the same.
+    Also where a planned task has a completion or an attempt at a sample that it hasn't.
     """
+    for table in ("completions", "attempts"):
+        lost = db.execute(
+            f"SELECT sample_id FROM {table} t WHERE task_id IN (SELECT task_id FROM tasks) AND NOT "
+            "EXISTS (SELECT 1 FROM samples s WHERE s.task_id = t.task_id AND "
+            "s.sample_id = t.sample_id) LIMIT 1"
+        ).fetchone()
+        if lost is not None:
+            raise ValueError(f"{table} has {lost[0]!r}, which is no sample of its task")
     if path.stat().st_size > CHECKED_BYTES:
         return
     found = [text for (text,) in db.execute("PRAGMA integrity_check(3)")]

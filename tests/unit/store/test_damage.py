@@ -158,3 +158,11 @@ def test_a_damaged_run_is_refused_by_its_writer_with_the_same_words(
     with pytest.raises(StoreError):
         RunStore(tmp_path)
     assert (tmp_path / "run.sqlite").stat().st_size == len(data), "it was thrown away"
+
+
+def test_a_completion_of_a_sample_that_is_gone_is_named(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.sqlite").write_bytes((made / "run.sqlite").read_bytes())
+    with closing(sqlite3.connect(tmp_path / "run.sqlite")) as db, db:
+        db.execute("DELETE FROM samples WHERE position = 2")
+    with pytest.raises(DamagedError, match="which is no sample of its task"):
+        all_that_is_shown(tmp_path)
