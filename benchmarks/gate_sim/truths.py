@@ -53,7 +53,7 @@ class Drawn:
 
 def draw(rng: np.random.Generator, truth: TaskTruth, runs: int) -> Drawn:
     """Draw so many pairs of runs."""
-    p = _difficulties(rng, truth, runs)
+    p = difficulties(rng, truth, runs)
     questions = np.arange(truth.n)
     doubles = int(truth.twice * truth.n / 2)
     questions[truth.n - doubles :] = questions[:doubles]
@@ -76,7 +76,8 @@ def draw(rng: np.random.Generator, truth: TaskTruth, runs: int) -> Drawn:
     )
 
 
-def _difficulties(rng: np.random.Generator, truth: TaskTruth, runs: int) -> Floats:
+def difficulties(rng: np.random.Generator, truth: TaskTruth, runs: int) -> Floats:
+    """Return [runs, N] success probabilities of the baseline."""
     shape = (runs, truth.n)
     if truth.icc == 0:
         p = np.full(shape, truth.accuracy)

@@ -1,5 +1,6 @@
 """`g4eval gate`."""
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ from g4eval.driving import candidate_config, drive_candidate
 from g4eval.errors import StoreError, UsageError
 from g4eval.gate.arm import Arm
 from g4eval.gate.calibration import check_armed
-from g4eval.gate.decision import decide_once
+from g4eval.gate.decision import decide_once, is_decided
 from g4eval.gate.load import load_arm
+from g4eval.gate.plan import finished_json, finished_words
 from g4eval.gate.policy import read_policy
 from g4eval.gate.render import render_junit, render_markdown, render_text
 from g4eval.teacher_forcing import TraceChoice, stored_drift
@@ -33,6 +35,8 @@ from g4eval.teacher_forcing import TraceChoice, stored_drift
 @click.argument("base")
 @click.argument("candidate", required=False)
 @click.option("--policy", "policy_file", type=PATH, help="gate.yaml; docs/gate.md has every key.")
+@click.option("--power", "only_power", is_flag=True, help="What the runs can exclude; no decision.")
+@click.option("--decide", "is_sure", is_flag=True, help="Decide without asking.")
 @click.option("--uncalibrated", is_flag=True, help="Decide without an A/A calibration.")
 @click.option("--candidate-profile", "profile", help="Drive a candidate: what is known of it.")
 @click.option("--model", help="Drive a candidate: its hub id, path or name.")
@@ -66,6 +70,8 @@ def command(
     candidate: str | None,
     policy_file: Path | None,
     uncalibrated: bool,
+    only_power: bool,
+    is_sure: bool,
     junit: Path | None,
     summary: Path | None,
     as_json: bool,
@@ -91,6 +97,16 @@ def command(
     else:
         _refuse_driving(candidate, flags)
         arm = load_arm(candidate, runs)
+        quiet = is_sure or as_json or junit is not None or summary is not None
+        if only_power or (not quiet and _asks() and not is_decided(baseline, arm)):
+            values = finished_json(baseline, arm, policy)
+            if only_power and as_json:
+                print_json(values)
+                return 0
+            for line in finished_words(values):
+                click.echo(line)
+            if only_power or not click.confirm("decide now? a decision is made once"):
+                return 0
         found = (
             stored_drift(baseline.folder, baseline.fingerprint, arm.fingerprint, TraceChoice())
             if baseline.folder
@@ -108,6 +124,11 @@ def command(
     if decided.path is not None:
         click.echo(f"stored in {decided.path}", err=True)
     return record.exit_code
+
+
+def _asks() -> bool:
+    """Whether somebody is there to be asked."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def _driven(base: Arm, runs_dir: Path, flags: dict[str, Any]) -> RunConfig:

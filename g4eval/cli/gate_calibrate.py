@@ -90,6 +90,7 @@ def command(
     runs = runs_dir_or_default(runs_dir)
     arm = arm_of_run(find_run(base, runs))
     assert arm.folder is not None
+    _refuse_to_generate(arm, again=again, control=control, no_control=no_control)
     reporter = make_reporter(log_file=log_file, verbose=verbose)
     flags = {key: value for key, value in flags.items() if value is not None}
     arms = _Arms(base=arm, policy=policy, runs_dir=runs, flags=flags, reporter=reporter)
@@ -126,6 +127,24 @@ def command(
         click.echo("the gate is armed" if found.is_armed else "the gate is not armed")
     click.echo(f"stored in {path}", err=True)
     return 0 if found.is_armed else NotComparableError.exit_code
+
+
+def _refuse_to_generate(
+    base: Arm, *, again: str | None, control: str | None, no_control: bool
+) -> None:
+    """Say at once what an import lacks: nothing here can make its runs."""
+    if base.facts.get("engine") != "import" or (again and (control or no_control)):
+        return
+    missing = [] if again else ["AGAIN, the same model's answers by another seed"]
+    if not (control or no_control):
+        missing.append("--control, a damaged model's answers, or --no-control")
+    raise UsageError(
+        f"{base.run_id!r} was imported, so its runs can't be made here: {' and '.join(missing)} "
+        "must be named",
+        where=base.folder,
+        hint="g4eval import the second file under another --run-id, then: g4eval gate-calibrate "
+        f"{base.run_id} AGAIN --no-control",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,6 +224,8 @@ def _grade_again(folder: Path, flags: Mapping[str, Any]) -> GraderNoise:
 async def _floor(arm: Arm, config: RunConfig, reporter: Reporter) -> DriftSummary | None:
     """Score the baseline's traces twice with its own engine; None where it can't be done."""
     assert arm.folder is not None
+    if arm.facts.get("engine") == "import":
+        return None
     choice = TraceChoice()
     try:
         traces = choose_traces(arm.folder, choice)

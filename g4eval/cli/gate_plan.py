@@ -73,6 +73,7 @@ def _line(row: Mapping[str, Any]) -> str:
         f"{margin:.1f} at {power}" for power, margin in row["margin_pt_at_power"].items()
     )
     text = f"{repeats}: {row['pairs']:,} pairs, SE {row['se_pt']:.2f}, margin {margins}"
+    text += f", PASS {row['power_pct']:.0f} %"
     if row["tokens_an_arm"] is not None:
         text += f", {row['tokens_an_arm']:,.0f} tokens"
     if row["hours_an_arm"] is not None:

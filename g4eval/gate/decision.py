@@ -112,6 +112,11 @@ def drift_floor(base: Arm) -> float | None:
     return None if base.calibration is None else base.calibration.drift_floor_kl
 
 
+def is_decided(base: Arm, candidate: Arm) -> bool:
+    """Whether the pair has a stored decision, to be told or continued."""
+    return candidate.folder is not None and _read(_path(candidate.folder, base)) is not None
+
+
 def stored_plan(base: Arm, candidate_folder: Path) -> DecisionPlan | None:
     """Return the plan of a decision that is under way; None: there is none."""
     stored = _read(_path(candidate_folder, base))

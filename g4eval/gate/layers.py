@@ -213,9 +213,14 @@ def check_drift(
         )
         return LayerOutcome(layer="L2 drift", says="FAIL", findings=(finding,), details=details)
     if floor is not None and kl > rules.escalate_ratio * max(floor, LEAST_FLOOR):
+        shown = f"{floor:.4g}"
+        if floor < LEAST_FLOOR:  # nothing is known of what is usual, so any drift asks for more
+            shown = (
+                f"{LEAST_FLOOR:g} (0 was measured: this engine scores a text the same way twice)"
+            )
         finding = (
             f"mean KL {kl:.4g} is over {rules.escalate_ratio:g} times the A/A floor "
-            f"{floor:.4g}: twice the planned repeats are needed"
+            f"{shown}: twice the planned repeats are needed"
         )
         return LayerOutcome(layer="L2 drift", says="escalate", findings=(finding,), details=details)
     return LayerOutcome(layer="L2 drift", says="ok", details=details)

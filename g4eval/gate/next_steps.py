@@ -31,6 +31,12 @@ def missing_commands(rounds: Sequence[Round], arms: Sequence[Arm]) -> list[str]:
     return commands
 
 
+def again_commands(base: Arm) -> list[str]:
+    """Return the command of a new decision, where one has spent its alpha: another candidate."""
+    run = base.folder or Path("RUNS", base.run_id)
+    return [shlex.join(["g4eval", "gate", str(run), "--run-id", "NEW", "--seed", "NEW_SEED"])]
+
+
 def grading_commands(base: Arm, candidate: Arm, tasks: Sequence[str]) -> list[str]:
     """Return the commands after which both arms were graded by the same graders; none: they were.
 

@@ -1,6 +1,5 @@
 """What a margin needs: repeats, pairs, tokens and hours, from a baseline or from assumptions."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,13 +8,9 @@ import numpy as np
 
 from g4eval.gate.arm import Arm
 from g4eval.gate.policy import PLANS, GatePolicy
-from g4eval.stats.power import (
-    GROUP_SEQUENTIAL_COST,
-    PlannedTask,
-    macro_error,
-    provable_margin,
-    scale_for_margin,
-)
+from g4eval.gate.power import pass_rate, primary_tasks, repeats_for
+from g4eval.stats.accuracy import variances
+from g4eval.stats.power import PlannedTask, macro_error, provable_margin
 
 POWERS = (0.8, 0.9)
 # The accuracies Google reports for Gemma 4 31B; repeats of the plan "nightly".
@@ -74,17 +69,10 @@ def plan_json(
     tasks: Mapping[str, PlannedTask], policy: GatePolicy, workload: Workload
 ) -> dict[str, Any]:
     """Return what the policy's margin needs and what each named plan can prove."""
-    distance = policy.margin + policy.ok  # between the two anchors
-    needed = {}
-    for power in POWERS:
-        factor = scale_for_margin(tasks, distance, alpha=policy.alpha_pass, power=power)
-        if policy.design == "gst":
-            factor *= GROUP_SEQUENTIAL_COST
-        scaled = {
-            t: replace(task, repeats=max(1, math.ceil(task.repeats * factor)))
-            for t, task in tasks.items()
-        }
-        needed[f"{power:.0%}"] = _row(scaled, policy, workload)
+    needed = {
+        f"{power:.0%}": _row(repeats_for(tasks, policy, power), policy, workload)
+        for power in POWERS
+    }
     named = {}
     for name in PLANS:
         plan = policy.model_copy(update={"plan": name})
@@ -97,6 +85,7 @@ def plan_json(
         "ok_pt": policy.ok_pt,
         "alpha_pass": policy.alpha_pass,
         "design": policy.design,
+        "primary": policy.primary,
         "tasks": {
             t: {"n_samples": task.n_samples, "accuracy_pct": 100 * task.accuracy, "rho": task.rho}
             for t, task in tasks.items()
@@ -109,7 +98,7 @@ def plan_json(
 def _row(
     tasks: Mapping[str, PlannedTask], policy: GatePolicy, workload: Workload
 ) -> dict[str, Any]:
-    error = macro_error(tasks)
+    error = macro_error(primary_tasks(tasks, policy))
     tokens = _tokens(tasks, workload)
     seconds = None
     if tokens is not None and workload.tokens_per_second:
@@ -118,6 +107,7 @@ def _row(
         "repeats": {t: task.repeats for t, task in tasks.items()},
         "pairs": sum(task.n_pairs for task in tasks.values()),
         "se_pt": 100 * error,
+        "power_pct": 100 * pass_rate(tasks, policy),
         "margin_pt_at_power": {
             f"{power:.0%}": 100 * provable_margin(error, alpha=policy.alpha_pass, power=power)
             for power in POWERS
@@ -139,3 +129,54 @@ def _tokens(tasks: Mapping[str, PlannedTask], workload: Workload) -> float | Non
             return None
         total += mean * task.n_pairs
     return total
+
+
+def finished_json(base: Arm, candidate: Arm, policy: GatePolicy) -> dict[str, Any]:
+    """Return what two finished runs can exclude, and what the margin needs; looks at no difference.
+
+    From the baseline's accuracy and correlation alone, so that asking spends nothing.
+    """
+    tasks = {
+        task_id: replace(
+            task, repeats=max(1, min(task.repeats, candidate.tasks[task_id].n_repeats))
+        )
+        for task_id, task in known_tasks(base, _measured_rho(base)).items()
+        if task_id in candidate.tasks and (policy.tasks is None or task_id in policy.tasks)
+    }
+    workload = Workload(mean_tokens={}, tokens_per_second=None)
+    return {
+        "margin_pt": policy.margin_pt,
+        "now": _row(tasks, policy, workload),
+        "needed_at_power": {
+            f"{power:.0%}": _row(repeats_for(tasks, policy, power), policy, workload)
+            for power in POWERS
+        },
+    }
+
+
+def finished_words(values: Mapping[str, Any]) -> list[str]:
+    """Return the same as lines to print."""
+    now, margins = values["now"], values["now"]["margin_pt_at_power"]
+    lines = [
+        "these runs can exclude a loss of "
+        + ", ".join(f"{m:.1f} points with {power} power" for power, m in margins.items())
+        + f"; the margin of {values['margin_pt']:g} passes an equal candidate "
+        f"{now['power_pct']:.0f} % of the time"
+    ]
+    for power, row in values["needed_at_power"].items():
+        repeats = " ".join(f"--set {task}.repeats={k}" for task, k in row["repeats"].items())
+        lines.append(f"for {power} the margin needs, in both runs: {repeats}")
+    return lines
+
+
+def _measured_rho(base: Arm) -> float | None:
+    """Return the mean correlation of a baseline's repeats; None where no task has several."""
+    found = []
+    for task in base.tasks.values():
+        graded = ~np.isnan(task.scores)
+        counts = graded.sum(axis=1)
+        correct = np.where(graded, task.scores, 0.0).sum(axis=1).astype(np.int64)
+        parts = variances(correct[counts > 0], counts[counts > 0])
+        if parts is not None and np.isfinite(parts.icc):
+            found.append(parts.icc)
+    return float(np.mean(found)) if found else None

@@ -14,7 +14,7 @@ import g4eval
 from g4eval.gate.arm import REFUSED, UNGRADED, Arm, ArmTask
 from g4eval.gate.decide import Look, wide_noise
 from g4eval.gate.layers import LayerOutcome
-from g4eval.gate.next_steps import grading_commands, missing_commands
+from g4eval.gate.next_steps import again_commands, grading_commands, missing_commands
 from g4eval.gate.paired_scores import Reading
 from g4eval.gate.pairing import Pairing, data_digest
 from g4eval.gate.policy import GatePolicy
@@ -22,7 +22,7 @@ from g4eval.gate.schedule import next_round
 from g4eval.gate.verdict import EXIT_CODES, GateVerdict, Judgement
 from g4eval.records import Json
 from g4eval.stats.accuracy import variances
-from g4eval.stats.noise import PairNoise, SuperNoise
+from g4eval.stats.noise import Flags, PairNoise, SuperNoise
 from g4eval.stats.paired import Difference, Floats, macro_difference
 from g4eval.stats.score_test import lower_limit, score_limits, upper_limit
 from g4eval.stats.sequential import confidence_sequence
@@ -131,7 +131,7 @@ def _next(judgement: Judgement, base: Arm, candidate: Arm) -> list[str]:
     if judgement.verdict is GateVerdict.INVALID:
         return grading_commands(base, candidate, judgement.tasks)
     if not judgement.can_continue:
-        return []
+        return again_commands(base) if judgement.verdict is GateVerdict.INCONCLUSIVE else []
     assert judgement.pairing is not None
     rounds = judgement.pairing.plan.rounds
     if judgement.pairing.n_complete == len(rounds):  # anytime: one more
@@ -218,8 +218,8 @@ def _task(
     return {
         "n_samples": len(arms[0].sample_ids),
         "n_samples_seen": look.n_seen[task],
-        "repeats": int(used[1].sum(axis=1).max()),
-        "baseline_repeats": int(used[0].sum(axis=1).max()),
+        "repeats": math.ceil(_mean_repeats(used[1])),
+        "baseline_repeats": math.ceil(_mean_repeats(used[0])),
         "baseline_pct": _mean_pct(scores[0]),
         "candidate_pct": _mean_pct(scores[1]),
         **difference_json(found, wide),
@@ -236,6 +236,12 @@ def _task(
             100 * (c.long_share + c.short_share) if c.is_known else None for c in copies
         ],
     }
+
+
+def _mean_repeats(used: Flags) -> float:
+    """Return the repeats of the average sample that has any."""
+    counts = used.sum(axis=1)
+    return float(counts[counts > 0].mean()) if counts.any() else 0.0
 
 
 def _mean_pct(scores: Floats) -> Json:

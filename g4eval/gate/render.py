@@ -4,7 +4,13 @@ import re
 from xml.etree import ElementTree as ET
 
 from g4eval.output import visible
-from g4eval.store.verdicts import StoredDetails, StoredLook, StoredPolicy, VerdictRecord
+from g4eval.store.verdicts import (
+    StoredDetails,
+    StoredLook,
+    StoredPolicy,
+    StoredTaskVerdict,
+    VerdictRecord,
+)
 
 # Keys that should be written down before the run; said first where they weren't.
 MARGINS = ("margin_pt", "ok_pt", "alpha_pass", "alpha_fail", "design", "guardrail_alpha")
@@ -141,15 +147,15 @@ def _shape(details: StoredDetails) -> str:
 def _rows(record: VerdictRecord) -> list[list[str]]:
     rows = [["task", "samples", "repeats", "baseline", "candidate", "difference", "95 %", "flips"]]
     for task, values in record.tasks.items():
-        error = values.se_fixed_pt or values.se_super_pt
-        interval = "" if error is None else f"±{1.96 * error:.2f}"
+        limits = values.interval_fixed_pt
+        interval = "" if limits is None else f"{limits[0]:+.2f} to {limits[1]:+.2f}"
         expected = values.expected_discordance_pct
         flips = f"{values.discordance_pct:.1f} %"
         flips += "" if expected is None else f" (from sampling {expected:.1f})"
         rows.append(
             [
                 task,
-                str(values.n_samples),
+                _samples(values),
                 str(values.repeats),
                 f"{values.baseline_pct:.2f}",
                 f"{values.candidate_pct:.2f}",
@@ -159,6 +165,16 @@ def _rows(record: VerdictRecord) -> list[list[str]]:
             ]
         )
     return rows
+
+
+def _samples(values: StoredTaskVerdict) -> str:
+    """Return how many samples, and how many of them had a try by the last look."""
+    seen = values.n_samples_seen
+    return (
+        str(values.n_samples)
+        if seen in (None, values.n_samples)
+        else (f"{seen} of {values.n_samples}")
+    )
 
 
 def _task_table(record: VerdictRecord) -> list[str]:
@@ -194,6 +210,8 @@ def _primary_lines(record: VerdictRecord) -> list[str]:
         low, high = primary.confidence_sequence_pt
         lines.append(f"confidence sequence, valid at every look: {low:+.2f} to {high:+.2f}")
     lines += [_look_line(look) for look in record.looks]
+    if record.verdict in ("PASS", "FAIL") and record.pairs_used < record.pairs_planned:
+        lines.append(f"it stopped at look {len(record.looks)}: its boundary was crossed")
     lines.append(f"pairs used: {record.pairs_used:,} of {record.pairs_planned:,}")
     lines += [
         f"{task}: a loss of {values.cannot_exclude_loss_pt:.1f} points is not excluded"

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from g4eval.records import Interval, Outcome
 from g4eval.report import words
 from g4eval.report.leaderboard import Tokens, short_model, token_summary
-from g4eval.report.reproduction import Z95
 from g4eval.report.views import RunView, SampleView, TaskView
-from g4eval.stats.paired import Difference, paired_difference, tango_interval
+from g4eval.stats.noise import PairNoise, pair_noise
+from g4eval.stats.paired import paired_difference
+from g4eval.stats.score_test import score_limits
 from g4eval.store.verdicts import VerdictRecord
 
 
@@ -162,7 +163,7 @@ def _compare_task(base: TaskView, candidate: TaskView) -> TaskComparison:
         n_left_out=len(ids) - len(pairs),
         base_value=_mean(base_scores),
         candidate_value=_mean(candidate_scores),
-        interval=None if difference is None else _interval(difference, len(pairs), base_scores),
+        interval=_interval(pair_noise(base_scores, candidate_scores)) if pairs else None,
         tau=None if difference is None or math.isnan(difference.tau) else float(difference.tau),
         flips=_flips(pairs),
         base_tokens=token_summary(base),
@@ -192,17 +193,12 @@ def _mean(scores: NDArray[np.float64]) -> float:
     return float(np.nanmean(scores, axis=1).mean()) if scores.size else math.nan
 
 
-def _interval(
-    difference: Difference, n_paired: int, base_scores: NDArray[np.float64]
-) -> Interval | None:
-    """Return Tango's interval for one try a sample, else the normal one of the fixed samples."""
-    delta, error = float(difference.delta), float(difference.se)
-    if base_scores.shape[1] == 1 and int(difference.n_pairs) == n_paired:
-        limits = tango_interval(n_paired, int(difference.losses), int(difference.gains))
-        return Interval(low=limits.low, high=limits.high, method="Tango, paired")
-    if math.isnan(error):
+def _interval(noise: PairNoise) -> Interval | None:
+    """Return the limits of the gate's own test: they have a width even where nothing differs."""
+    if not math.isfinite(float(noise.delta)):
         return None
-    return Interval(low=delta - Z95 * error, high=delta + Z95 * error, method="normal, paired")
+    low, high = score_limits([noise])
+    return Interval(low=low, high=high, method="score, paired")
 
 
 def _flips(pairs: Sequence[tuple[SampleView, SampleView]]) -> tuple[Flip, ...]:

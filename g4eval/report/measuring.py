@@ -1,5 +1,6 @@
 """A stored run to measurements that can be held against published scores."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 from g4eval.profile import Profile, get_profile, profile_of
@@ -41,6 +42,7 @@ def measure(
         published_as=_published_model(engine.model, profile),
         benchmark=_benchmark(summary.task_id, plan),
         estimate=summary.estimate,
+        icc=_icc(summary),
         metric=plan.metrics[0],
         release=_release(plan),
         n_samples_full=plan.n_selected if plan.settings else plan.rows_stated,
@@ -59,6 +61,12 @@ def measure(
         chat_template_hash=engine.chat_template_hash,
         known_template_hashes=profile.chat_template_hashes if profile is not None else (),
     )
+
+
+def _icc(summary: TaskSummary) -> float | None:
+    """Return the intraclass correlation of our repeats; None where there is one, or no variance."""
+    found = summary.variances
+    return None if found is None or math.isnan(found.icc) else found.icc
 
 
 def profile_of_run(manifest: Manifest) -> Profile | None:

@@ -44,6 +44,7 @@ class Measurement:
     published_as: str | None  # hub id under which the model's scores are published
     benchmark: str | None  # in scores.csv; None: nobody published scores of this task
     estimate: Estimate
+    icc: float | None = None  # share of our answers' variance between questions; None: one repeat
     metric: str  # accuracy, pass@1, micro average
     release: str | None = None  # which set, where the benchmark has several
     n_samples_full: int  # samples the benchmark has
@@ -101,8 +102,17 @@ class ReproductionResult:
             reach = 50 * (self.difference.high - self.difference.low)
             return (
                 f"{opening} No difference beyond both errors; one under {reach:.1f} can't be seen."
+                f"{self._icc}"
             )
-        return f"{opening} The difference is beyond both errors."
+        return f"{opening} The difference is beyond both errors.{self._icc}"
+
+    @property
+    def _icc(self) -> str:
+        """How the published number's error was got, where our repeats said something of it."""
+        icc = self.measurement.icc
+        if icc is None or self.published_interval is None:
+            return ""
+        return f" ({icc:.0%} of the variance lies between questions, as our repeats show.)"
 
 
 def reproduce(measurement: Measurement) -> ReproductionResult:
@@ -134,7 +144,21 @@ def not_reproduced(results: Iterable[ReproductionResult]) -> tuple[ReproductionR
     return tuple(result for result in results if result.verdict is Reproduction.BELOW)
 
 
-def wilson_interval(value: float, n: int) -> Interval:
+def families(results: Iterable[ReproductionResult]) -> str | None:
+    """Say what several rows together mean; None for fewer than two that were compared."""
+    rows = [r for r in results if r.difference is not None]
+    if len(rows) < 2:
+        return None
+    chance = 1 - 0.95 ** len(rows)
+    odd = [r for r in rows if r.verdict is not Reproduction.CONSISTENT]
+    text = (
+        f"{len(rows)} rows were compared, each at 95 %: by luck alone at least one would be below "
+        f"or above in {chance:.0%} of honest reruns"
+    )
+    return text + (f"; {len(odd)} of them {'is' if len(odd) == 1 else 'are'}." if odd else ".")
+
+
+def wilson_interval(value: float, n: float) -> Interval:
     """Return the Wilson 95 % interval of a share `value` among n answers."""
     centre = (value + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
     spread = value * (1 - value) / n + Z95**2 / (4 * n * n)
@@ -196,16 +220,20 @@ def other_set(measurement: Measurement, protocol: PublishedProtocol | None) -> l
 def _published_interval(
     measurement: Measurement, published: PublishedScore, protocol: PublishedProtocol | None
 ) -> Interval:
-    """Return the published number's own error: its answers taken as independent tries.
+    """Return the published number's own error: its questions asked again.
 
-    On the same questions that is the widest it can be. Where the number of answers is not known,
-    one pass over the task is assumed, and the method says so.
+    Its variance is p (1 - p) (1 - ICC) / n: what lies between questions is no error. The ICC is
+    that of our own repeats of the same questions by the same model; with one repeat it is unknown,
+    and 0 gives the widest that the error can be. Where the number of answers is not known, one pass
+    over the task is assumed, and the method says so.
     """
     n = protocol.n_answers if protocol is not None else None
-    if n is not None:
-        return wilson_interval(published.value, n)
-    assumed = wilson_interval(published.value, max(1, measurement.n_samples_full))
-    return Interval(low=assumed.low, high=assumed.high, method="wilson, one pass assumed")
+    icc = measurement.icc
+    same = 0.0 if icc is None else min(0.99, max(0.0, icc))
+    found = wilson_interval(published.value, (n or max(1, measurement.n_samples_full)) / (1 - same))
+    method = "wilson" if n is not None else "wilson, one pass assumed"
+    method += "" if icc is None else f", ICC {same:.2f} of our repeats"
+    return Interval(low=found.low, high=found.high, method=method)
 
 
 def _difference(estimate: Estimate, published: float, theirs: Interval) -> Interval:

@@ -5,7 +5,7 @@ from typing import Any
 
 from g4eval.records import Interval
 from g4eval.report.diagnosis import diagnose
-from g4eval.report.reproduction import Reproduction, ReproductionResult
+from g4eval.report.reproduction import Reproduction, ReproductionResult, families
 
 
 def render_reproductions(results: Sequence[ReproductionResult]) -> str:
@@ -20,6 +20,9 @@ def render_reproductions(results: Sequence[ReproductionResult]) -> str:
             lines += [
                 f"  - {cause.name}: {cause.evidence}; {cause.advice}" for cause in diagnose(result)
             ]
+    together = families(results)
+    if together is not None:
+        lines.append(together)
     return "\n".join(["against published scores", *lines, ""]) if lines else ""
 
 

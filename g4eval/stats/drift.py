@@ -142,11 +142,34 @@ class ClusteredMean:
 
     mean: float
     se: float  # nan for one sequence
+    n: int = 2  # sequences
+    log_mean: float = math.nan  # of the sequences' own means, nan where one isn't above 0
+    log_sd: float = math.nan
 
     @property
     def upper(self) -> float:
-        """The one-sided 95 % upper limit; the mean itself for one sequence."""
-        return self.mean if math.isnan(self.se) else self.mean + 1.644854 * self.se
+        """The one-sided 95 % upper limit; the mean itself for one sequence.
+
+        Student's t, or what a log-normal distribution leaves where that is more: KL by trace has a
+        heavy tail, and with 16 traces t covers 78 to 85 % of it.
+        """
+        if math.isnan(self.se):
+            return self.mean
+        from scipy.special import stdtrit
+
+        limit = self.mean + float(stdtrit(self.n - 1, 0.95)) * self.se
+        return limit if math.isnan(self.log_sd) else max(limit, self._log_normal_limit())
+
+    def _log_normal_limit(self) -> float:
+        """Return the generalised upper limit of a log-normal mean.
+
+        Source: Krishnamoorthy and Mathew 2003, J. Stat. Plan. Inference 115, 103-121.
+        """
+        random = np.random.default_rng(20_261_130)  # fixed: the same scores, the same limit
+        z, chi = random.standard_normal(20_000), random.chisquare(self.n - 1, 20_000)
+        scale = self.log_sd * np.sqrt((self.n - 1) / chi)
+        pivots = self.log_mean + z * scale / math.sqrt(self.n) + scale**2 / 2
+        return float(np.exp(np.quantile(pivots, 0.95)))
 
     def as_json(self) -> dict[str, Json]:
         """Return both numbers; the error is None where there is none."""
@@ -162,7 +185,15 @@ def clustered_mean(values: Sequence[Floats]) -> ClusteredMean:
     if count < 2:
         return ClusteredMean(mean=mean, se=math.nan)
     spread = float(((sums - mean * sizes) ** 2).sum()) * count / (count - 1)
-    return ClusteredMean(mean=mean, se=math.sqrt(spread) / float(sizes.sum()))
+    own = sums / sizes
+    logs = np.log(own) if (own > 0).all() else np.array([math.nan])
+    return ClusteredMean(
+        mean=mean,
+        se=math.sqrt(spread) / float(sizes.sum()),
+        n=count,
+        log_mean=float(logs.mean()),
+        log_sd=float(logs.std(ddof=1)) if len(logs) == count else math.nan,
+    )
 
 
 def kl_increase(lower: Sequence[SequenceDrift], upper: Sequence[SequenceDrift]) -> ClusteredMean:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from g4eval.fingerprint import sha256_json
 from tests.conftest import Cli
 
 RUN = ("run", "demo_math", "--engine", "fake", "--model", "m", "--repeats", "8")
@@ -435,3 +436,67 @@ def test_keys_of_a_policy_that_contradict_each_other_are_named(quick_cli: Cli, t
     found = quick_cli("gate-plan", "--policy", rules)
     assert found.returncode == 2
     assert found.stderr.startswith("error: {'margin_pt': 1, 'ok_pt': -2} breaks its rule: ok_pt")
+
+
+def test_power_tells_what_runs_can_exclude_and_spends_nothing(quick_cli: Cli, tmp_path: Path):
+    make(quick_cli, "base", 0, 0.7)
+    make(quick_cli, "cand", 1, 0.7)
+    found = quick_cli("gate", "base", "cand", "--uncalibrated", "--power")
+    assert found.returncode == 0, found.stderr
+    assert "these runs can exclude a loss of" in found.stdout
+    assert "--set demo_math.repeats=" in found.stdout
+    assert not (tmp_path / "runs" / "cand" / "verdict.json").exists()
+    values = json.loads(
+        quick_cli("gate", "base", "cand", "--uncalibrated", "--power", "--json").stdout
+    )
+    assert values["now"]["pairs"] == 16 * 8
+    assert values["needed_at_power"]["80%"]["power_pct"] >= 80
+    # Without a terminal the gate decides as before; the verdict names how to go on.
+    decided = quick_cli("gate", "base", "cand", "--uncalibrated")
+    assert decided.returncode == 3
+    assert "g4eval gate " in decided.stdout
+
+
+def test_a_driven_candidate_has_its_repeats_where_the_baseline_varies(
+    quick_cli: Cli, tmp_path: Path
+):
+    make(quick_cli, "base", 0, 0.7)
+    rules = policy(tmp_path, "margin_pt: 1\nalpha_fail: 0.0001\n")
+    driven = ("gate", "base", "--uncalibrated", "--policy", rules, "--engine", "fake")
+    found = quick_cli(*driven, "--run-id", "driven")
+    assert found.returncode == 3, found.stdout + found.stderr
+    record = verdict(tmp_path, "driven")
+    counts = record["allocation"]["demo_math"]
+    assert sum(counts) == record["pairs_used"] == record["pairs_planned"] == 16 * 8
+    assert min(counts) >= 2
+    assert len(set(counts)) > 1
+    shown = json.loads(quick_cli("show", "driven", "--json").stdout)["tasks"]["demo_math"]
+    assert shown["estimate"]["n_graded"] == 128
+    assert shown["audit"]["n_missing"] == 0
+    assert quick_cli(*driven, "--run-id", "driven").returncode == 3  # the stored verdict
+
+
+def test_a_decision_of_before_keeps_its_looks_pairs_and_spending(quick_cli: Cli, tmp_path: Path):
+    make(quick_cli, "base", 0, 0.7)
+    make(quick_cli, "cand", 1, 0.7)
+    older = "looks: 4\nspending: obf\nbaseline_repeats: paired\nallocation: equal\nmargin_pt: 2\n"
+    rules = policy(tmp_path, older)
+    gate = ("gate", "base", "cand", "--uncalibrated")
+    assert quick_cli(*gate, "--policy", rules).returncode == 3
+    path = tmp_path / "runs" / "cand" / "verdict.json"
+    record = json.loads(path.read_text())
+    later = ("spending", "baseline_repeats", "allocation", "max_copied_pct")
+    record["policy"] = {k: v for k, v in record["policy"].items() if k not in later}
+    record["policy_fingerprint"] = sha256_json(record["policy"])
+    record["policy_defaults"] = [k for k in record["policy_defaults"] if k not in later]
+    record.pop("sha256")
+    record["version"] = 1
+    path.write_text(json.dumps(record))
+    (tmp_path / "gate.yaml").write_text("margin_pt: 2\nlooks: 4\n")
+    again = quick_cli(*gate, "--policy", "gate.yaml")
+    assert again.returncode == 3, again.stderr
+    assert "decided on" in again.stdout
+    (tmp_path / "gate.yaml").write_text("margin_pt: 2\nlooks: 4\nspending: hsd\n")
+    refused = quick_cli(*gate, "--policy", "gate.yaml")
+    assert refused.returncode == 2
+    assert "spending: 'obf' in the decision, 'hsd' asked for" in refused.stderr

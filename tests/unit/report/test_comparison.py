@@ -56,7 +56,7 @@ def test_one_try_a_sample_gets_tangos_interval():
     task = compare(base, candidate)
     assert (task.n_lost, task.n_gained) == (14, 9)
     assert task.interval is not None
-    assert task.interval.method == "Tango, paired"
+    assert task.interval.method == "score, paired"
     assert task.interval.low == pytest.approx(-0.076468, abs=1e-5)
     assert task.interval.high == pytest.approx(0.023763, abs=1e-5)
     assert task.reading == (
@@ -65,7 +65,8 @@ def test_one_try_a_sample_gets_tangos_interval():
 
 
 def test_several_tries_use_the_error_of_these_samples():
-    # Six samples, four tries: the difference is -1/12 with a fixed standard error of 0.11785113.
+    # Six samples, four tries: the difference is -1/12. The repeats' own spread gives an error of
+    # 0.1179; with some ten pairs that differ, that of the pairs is taken, which is larger.
     signs = str.maketrans("10", "+-")
     base = dict(
         zip("abcdef", "1111 1101 0000 1001 1111 0100".translate(signs).split(), strict=True)
@@ -76,7 +77,17 @@ def test_several_tries_use_the_error_of_these_samples():
     task = compare(base, cand)
     assert task.interval is not None
     assert task.delta == pytest.approx(-1 / 12)
-    assert task.interval.high - task.delta == pytest.approx(1.959964 * 0.11785113, rel=1e-5)
+    assert task.interval.high - task.delta == pytest.approx(0.24970, abs=1e-5)
+
+
+def test_runs_that_agree_in_everything_still_have_an_interval():
+    same = {f"s{i}": "+" for i in range(30)}
+    task = compare(same, same)
+    assert task.interval is not None
+    # Tango at 30 pairs, none discordant: z^2 / (n + z^2)
+    assert task.interval.high == pytest.approx(3.8415 / 33.8415, abs=1e-4)
+    assert task.interval.low == -task.interval.high
+    assert "11.4 points can't be ruled out" in task.reading
 
 
 def test_samples_without_a_grade_in_both_runs_are_left_out_and_counted():

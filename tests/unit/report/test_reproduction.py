@@ -1,14 +1,18 @@
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from g4eval.report.diagnosis import diagnose
 from g4eval.report.reproduction import (
     Reproduction,
+    families,
     not_reproduced,
     reproduce,
     wilson_interval,
 )
+from g4eval.stats.intervals import hierarchical
 from tests.unit.report.cases import aime, estimate, known, livecodebench
 
 
@@ -212,3 +216,48 @@ def test_without_a_published_score_only_what_ails_the_run_itself_is_told():
         estimate=estimate(n_truncated=30, n_no_answer=30),
     )
     assert causes(reproduce(unpublished)) == ["truncated answers"]
+
+
+def test_what_lies_between_questions_is_no_error_of_a_published_score():
+    plain = reproduce(aime(estimate=estimate(0.875, 0.83, 0.915)))
+    known_icc = reproduce(aime(estimate=estimate(0.875, 0.83, 0.915), icc=0.6))
+    wide, narrow = known(plain.published_interval), known(known_icc.published_interval)
+    # 1 - 0.6 of the variance: about sqrt(0.4) of the width.
+    assert (narrow.high - narrow.low) / (wide.high - wide.low) == pytest.approx(0.63, abs=0.02)
+    assert narrow.method.endswith("ICC 0.60 of our repeats")
+    assert "60% of the variance lies between questions" in known_icc.statement
+    assert "lies between" not in plain.statement
+
+
+def test_honest_reruns_are_off_about_as_often_as_stated_and_a_loss_of_five_is_seen():
+    # 198 questions; theirs one pass, ours four repeats; ICC 0.65 of Beta-distributed questions.
+    random, count = np.random.default_rng(5), 400
+    off = seen = 0
+    size = 1 / 0.65 - 1
+    for _ in range(count):
+        p = random.beta(0.843 * size, 0.157 * size, 198)
+        theirs = float((random.random(198) < p).mean())
+        for loss in (0.0, 0.05):
+            q = np.clip(p - loss * p * (1 - p) / (p * (1 - p)).mean(), 0, 1)
+            right = random.binomial(4, q)
+            mean = right / 4
+            within = (mean * (1 - mean) * 4 / 3).mean()
+            between = max(0.0, mean.var(ddof=1) - within / 4)
+            ours = hierarchical(right, np.full(198, 4))
+            score = wilson_interval(theirs, 198 / (1 - between / (between + within)))
+            gap = float(mean.mean()) - theirs
+            low = gap - math.hypot(mean.mean() - ours.low, score.high - theirs)
+            high = gap + math.hypot(ours.high - mean.mean(), theirs - score.low)
+            off += loss == 0 and not low <= 0 <= high
+            seen += loss > 0 and high < 0
+    assert off / count <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / count)
+    assert seen / count >= 0.7  # 31 % with the spread between questions in the published error
+
+
+def test_several_rows_say_how_often_luck_alone_puts_one_of_them_off():
+    row = reproduce(aime(estimate=estimate(0.875, 0.83, 0.915)))
+    assert families([row]) is None
+    told = families([row] * 4)
+    assert told is not None
+    assert "in 19% of honest reruns" in told
+    assert families([row, replace(row, difference=None)]) is None

@@ -116,7 +116,7 @@ def test_error_of_a_token_mean_is_clustered_by_sequence():
     # Sums 2 and 0 over 2 tokens each: mean .5, residuals 1 and -1 -> sqrt(2 * 2) / 4.
     found = clustered_mean([np.array([1.0, 1.0]), np.array([0.0, 0.0])])
     assert (found.mean, found.se) == (0.5, 0.5)
-    assert found.upper == pytest.approx(0.5 + 1.644854 * 0.5)
+    assert found.upper == pytest.approx(0.5 + 6.313752 * 0.5)  # one degree of freedom
 
 
 def test_one_sequence_has_no_error():
@@ -197,3 +197,17 @@ def test_a_step_without_top_tokens_uses_the_tokens_themselves():
     # ln .2/.3 and ln .7/.6
     expected = (math.log(0.2 / 0.3) + math.log(0.7 / 0.6)) / 2
     assert kl_increase([lower], [upper]).mean == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("sd", "least"), [(0.2, 0.93), (1.0, 0.93), (1.5, 0.93)])
+def test_the_upper_limit_covers_a_heavy_tailed_mean_of_sixteen_traces(sd, least):
+    random, hits = np.random.default_rng(3), 0
+    for _ in range(400):
+        traces = [np.full(10, value) for value in random.lognormal(0, sd, 16)]
+        hits += clustered_mean(traces).upper >= math.exp(sd**2 / 2)
+    assert hits / 400 >= least - 3 * math.sqrt(0.93 * 0.07 / 400)
+
+
+def test_the_upper_limit_of_negative_estimates_is_students():
+    found = clustered_mean([np.array([x]) for x in (-1.0, 0.0, 1.0, 2.0)])
+    assert found.upper == pytest.approx(0.5 + 2.353363 * found.se)
