@@ -22,11 +22,11 @@ from multiprocessing.connection import Connection
 
 import httpx
 
+from g4eval.concurrency import most_in_flight, side_by_side
 from g4eval.config import SamplingParams
 from g4eval.engines.openai_http import OpenAIEngine, OpenAIOptions
 from g4eval.engines.server_connection import CONNECTIONS_A_CLIENT
-from g4eval.pipeline import answers
-from g4eval.records import Attempt, Message, Request
+from g4eval.records import Attempt, Chat, Message, Request
 
 TOKENS = 64
 BATCH = 8  # tokens that arrive together, as they do when a server makes one step for all streams
@@ -141,7 +141,7 @@ async def engine(base_url: str, streams: int) -> int:
             task_version=1,
             sample_id=str(number),
             repeat=0,
-            messages=(Message(role="user", content=f"question {number}"),),
+            prompt=Chat((Message(role="user", content=f"question {number}"),)),
             sampling=SamplingParams(max_new_tokens=TOKENS),
             seed=number,
         )
@@ -150,7 +150,8 @@ async def engine(base_url: str, streams: int) -> int:
     total = 0
     options = OpenAIOptions(concurrency=streams)
     async with OpenAIEngine(options, model="tiny", base_url=base_url) as openai:
-        async for result in answers(requests, openai):
+        work = (openai.answer(request) for request in requests)
+        async for result in side_by_side(work, lambda: most_in_flight(openai)):
             assert not isinstance(result, Attempt), result
             total += len(result.text)
     return total

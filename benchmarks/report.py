@@ -23,7 +23,17 @@ from pathlib import Path
 
 from g4eval.config import SamplingParams
 from g4eval.fingerprint import sha256_json
-from g4eval.records import Completion, Grade, Message, Outcome, Request, Sample, StopReason, Thought
+from g4eval.records import (
+    Chat,
+    Completion,
+    Grade,
+    Message,
+    Outcome,
+    Request,
+    Sample,
+    StopReason,
+    Thought,
+)
 from g4eval.store.manifest import write_manifest
 from g4eval.store.run_store import RunStore
 
@@ -95,7 +105,7 @@ async def _make_run(folder: Path, n_samples: int, n_repeats: int, kilobytes: int
             for repeat in range(n_repeats):
                 completion, grade, request = _answer(sample, repeat, draw, kilobytes)
                 store.expect(request, gated=False)
-                await store.add_completion(completion)
+                await store.add_answer(completion)
                 await store.add_grade(grade)
 
 
@@ -114,7 +124,9 @@ def _answer(
         task_version=1,
         sample_id=sample.sample_id,
         repeat=repeat,
-        messages=(Message(role="user", content=f"{sample.sample_id}: {' '.join(words[:60])}?"),),
+        prompt=Chat(
+            (Message(role="user", content=f"{sample.sample_id}: {' '.join(words[:60])}?"),)
+        ),
         sampling=SamplingParams(),
         seed=0,
     )

@@ -25,10 +25,10 @@ from g4eval.gate.record import verdict_record
 from g4eval.gate.schedule import Round, Try, next_round, tries_in_order
 from g4eval.gate.verdict import GateVerdict, check_before_generation, plan_of
 from g4eval.graders.pool import GraderPool, lacks_grades
-from g4eval.pipeline import RunPlan, TaskPlan, graded_tasks, render_request, run_tasks
+from g4eval.pipeline import run_tasks
+from g4eval.plan import PlannedTry, RunPlan, TaskPlan, graded_tasks, tries_to_leave_out
 from g4eval.planning import answers_of, find_profile, plan_tasks, run_id_of
 from g4eval.profile import Profile
-from g4eval.records import Request
 from g4eval.session import OpenedRun, Reporter, make_engine, open_run, with_model
 from g4eval.stats.drift import DriftSummary
 from g4eval.store.run_store import RunStore
@@ -276,9 +276,7 @@ async def _send(
     ids = {t: driver.base.tasks[t].sample_ids for t in round_.repeats}
     places = places_of(driver.base, plan, driver.policy)
     tries = list(tries_in_order(round_, ids, driver.policy.decision_seed, places))[:count]
-    stored = {t: run.store.stored_repeats(t) for t in round_.repeats}
-    if not run.plan.retry_refused:
-        stored = {t: there | run.store.refused(t).keys() for t, there in stored.items()}
+    stored = {t: tries_to_leave_out(t, run.plan, run.store) for t in round_.repeats}
     todo = [t for t in tries if (t.sample_id, t.repeat) not in stored[t.task_id]]
     graded = graded_tasks(run.plan)
     if not todo and not lacks_grades(graded, run.store):
@@ -293,21 +291,25 @@ async def _send(
             GraderPool(graded),
             run.store,
             watch,
-            requests=_requests(run.plan, by_id, todo, run.store),
+            tries=_planned(run.plan, by_id, todo, run.store),
         )
     finally:
         driver.reporter.stop()
 
 
-def _requests(
+def _planned(
     plan: RunPlan, by_id: Mapping[str, TaskPlan], todo: Sequence[Try], store: RunStore
-) -> Iterator[Request]:
+) -> Iterator[PlannedTry]:
     samples = {task: {s.sample_id: s for s in p.samples} for task, p in by_id.items()}
+    begun = {task: store.begun_tries(task) for task in by_id}
     for t in todo:
-        task_plan = by_id[t.task_id]
-        request = render_request(task_plan, plan, samples[t.task_id][t.sample_id], t.repeat)
-        store.expect(request, gated=task_plan.task.spec.gated)
-        yield request
+        yield PlannedTry(
+            plan=plan,
+            task_plan=by_id[t.task_id],
+            sample=samples[t.task_id][t.sample_id],
+            repeat=t.repeat,
+            is_begun=(t.sample_id, t.repeat) in begun[t.task_id],
+        )
 
 
 async def _drift(driver: Driver) -> DriftSummary | None:

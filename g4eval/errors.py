@@ -9,6 +9,7 @@
     │   ├── MissingExtraError   5    a Python package of an extra isn't installed
     │   ├── DataError           5    benchmark data is missing or isn't what the task states
     │   ├── EngineError         5    an engine can't start, or stopped
+    │   ├── StepFailedError     5    a request of a try failed for good: raised in its dialogue
     │   ├── SandboxError        5    the sandbox can't start, or stopped
     │   ├── StoreError          5    a run folder can't be read, written or locked
     │   └── SeveralError        5    several of these at once
@@ -82,6 +83,10 @@ class DataError(NotReadyError):
 
 class EngineError(NotReadyError):
     """An engine can't start, or stopped."""
+
+
+class StepFailedError(NotReadyError):
+    """A request failed for good; the try whose dialogue asked for it is ungraded."""
 
 
 class SandboxError(NotReadyError):

@@ -12,12 +12,13 @@ from typing import Any
 
 from g4eval.config import RunConfig
 from g4eval.engines.base import EngineFacts
-from g4eval.errors import ConfigError, ImportLineError, nearest
+from g4eval.errors import ConfigError, ImportLineError, UsageError, nearest
 from g4eval.graders.pool import GraderPool
 from g4eval.jsonlines import read_json_lines
-from g4eval.pipeline import RunPlan, TaskPlan, graded_tasks, render_request
+from g4eval.plan import PlannedTry, RunPlan, TaskPlan, graded_tasks
 from g4eval.planning import find_profile, plan_tasks, run_id_of
-from g4eval.records import Completion, Message
+from g4eval.records import Completion, Request, Try
+from g4eval.rendering import first_request
 from g4eval.responses import build_completion, parse_stop_reason
 from g4eval.session import Reporter, open_run
 from g4eval.store.birth import has_run
@@ -67,6 +68,11 @@ async def import_session(task_id: str, path: Path, config: RunConfig, reporter: 
     config = config.model_copy(update={"tasks": (task_id,), "repeats": 1})
     profile = find_profile(config)
     (plan,) = plan_tasks(config, profile)
+    if plan.task.spec.dialogue is not None:
+        raise UsageError(
+            f"{task_id} asks several questions a try, and a line holds one answer",
+            hint="run it with g4eval run",
+        )
     checked = check_lines(path, plan)
     plan = replace(plan, repeats=checked.repeats)
     if checked.ignored:
@@ -81,13 +87,13 @@ async def import_session(task_id: str, path: Path, config: RunConfig, reporter: 
         pool = GraderPool(graded_tasks(run.plan))
         try:
             async with pool.saving_to(run.store, watch) as grading:
-                for _, completion, messages in completions_of(path, asked, facts):
-                    if not run.store.has_completion(completion.key):
-                        gated = plan.task.spec.gated
-                        run.store.expect_prompt(completion.key, messages, gated=gated)
-                        await run.store.add_completion(completion)
-                        grading.offer(completion)
-                    watch(completion)
+                for _, request, one_try in recorded_tries(path, asked, facts):
+                    if not run.store.has_completion(one_try.key):
+                        run.store.expect(request, gated=plan.task.spec.gated)
+                        await run.store.add_completion(one_try.completion)
+                        await run.store.end_try(one_try)
+                        grading.offer(one_try)
+                    watch(one_try)
         finally:
             reporter.stop()
     return run.folder
@@ -96,7 +102,8 @@ async def import_session(task_id: str, path: Path, config: RunConfig, reporter: 
 def _refuse_other_texts(folder: Path, path: Path, plan: RunPlan, facts: EngineFacts) -> None:
     """Refuse a file that has another text for what the run has stored."""
     with RunReader(folder) as run:
-        for line, completion, _ in completions_of(path, plan, facts):
+        for line, _, one_try in recorded_tries(path, plan, facts):
+            completion = one_try.completion
             stored = run.completion(completion.key)
             if stored is not None and _answer(stored) != _answer(completion):
                 raise ImportLineError(
@@ -213,15 +220,17 @@ def _quoted(value: object, plan: TaskPlan) -> str:
     return shown if len(shown) <= MOST_SHOWN else f"{shown[:MOST_SHOWN]}…"
 
 
-def completions_of(
+def recorded_tries(
     path: Path, plan: RunPlan, facts: EngineFacts
-) -> Iterator[tuple[int, Completion, tuple[Message, ...]]]:
-    """Yield line number, completion and prompt of each line of a file that was checked."""
+) -> Iterator[tuple[int, Request, Try]]:
+    """Yield each line's number, and the try that it records, of one step."""
     (task_plan,) = plan.tasks
     samples = {sample.sample_id: sample for sample in task_plan.samples}
     for number, row in _rows(path):
         sample = samples[row["sample_id"]]
-        request = render_request(task_plan, plan, sample, row.get("repeat", 0))
+        repeat = row.get("repeat", 0)
+        planned = PlannedTry(plan=plan, task_plan=task_plan, sample=sample, repeat=repeat)
+        request = first_request(planned)
         completion = build_completion(
             request,
             row["text"],
@@ -231,7 +240,11 @@ def completions_of(
             prompt_tokens=row.get("prompt_tokens"),
             completion_tokens=row.get("completion_tokens"),
         )
-        yield number, replace(completion, target=row.get("target")), request.messages
+        completion = replace(completion, target=row.get("target"))
+        one_try = Try(
+            task_id=request.task_id, sample=sample, repeat=repeat, completions=(completion,)
+        )
+        yield number, request, one_try
 
 
 def _answer(completion: Completion) -> tuple[object, ...]:

@@ -1,6 +1,6 @@
 """A RunConfig to a RunPlan: which samples, which prompt, which sampling; and a run's identity."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,11 +19,12 @@ from g4eval.errors import (
     combined,
     nearest,
 )
-from g4eval.fingerprint import sha256_json
+from g4eval.fingerprint import hash_order, sha256_json
 from g4eval.graders.plugin_grader import example_of, try_grader
 from g4eval.graders.pool import GraderRef
-from g4eval.pipeline import TaskPlan, limit_samples
+from g4eval.plan import TaskPlan
 from g4eval.profile import Profile, get_profile, profile_of
+from g4eval.records import Sample
 from g4eval.sandbox.docker_pool import check_ready
 from g4eval.task.conversion import selected
 from g4eval.task.datasets import load_samples
@@ -62,6 +63,26 @@ def plan_tasks(config: RunConfig, profile: Profile | None) -> tuple[TaskPlan, ..
     if missing:
         raise combined(missing)
     return tuple(plans)
+
+
+def limit_samples(samples: Iterable[Sample], limit: int | None, group: str | None) -> list[Sample]:
+    """Return the first `limit` samples in hash order, the values of `group` in turn; in task order.
+
+    The hash order is the same everywhere, and a larger limit keeps what a smaller one took.
+    """
+    in_order = list(samples)
+    if limit is None or limit >= len(in_order):
+        return in_order
+    taken_of: dict[str, int] = {}  # group value -> how many stand before
+    places: list[tuple[int, str]] = []
+    by_hash = sorted(in_order, key=lambda s: hash_order("limit", s.sample_id))
+    for sample in by_hash:
+        value = sample.groups.get(group, "") if group else sample.sample_id
+        places.append((taken_of.get(value, 0), sample.sample_id))
+        taken_of[value] = taken_of.get(value, 0) + 1
+    first = sorted(range(len(places)), key=lambda i: places[i][0])[:limit]  # stable: hash order
+    taken = {places[i][1] for i in first}
+    return [sample for sample in in_order if sample.sample_id in taken]
 
 
 def check_settings(config: RunConfig, task: Task) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from g4eval.config import SamplingParams
 from g4eval.engines.base import UNKNOWN, Engine, EngineFacts
 from g4eval.fingerprint import sha256_json
 from g4eval.profile import Profile
-from g4eval.records import Attempt, Completion, Message, Request, StopReason, Thought
+from g4eval.records import Attempt, Chat, Completion, Message, Request, StopReason, Thought
 from g4eval.store.run_store import RunStore
 
 TASK_ID = "preflight"
@@ -74,7 +74,7 @@ async def _ask(engine: Engine, profile: Profile, facts: EngineFacts) -> Completi
         task_version=1,
         sample_id=TASK_ID,
         repeat=0,
-        messages=(Message(role="user", content=PROMPT),),
+        prompt=Chat((Message(role="user", content=PROMPT),)),
         sampling=sampling,
         seed=0,
     )

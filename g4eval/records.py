@@ -1,6 +1,6 @@
 """The nouns that travel between the parts: frozen records, no behaviour past simple properties.
 
-The data's way: Sample -> Request -> Completion (or Attempt) -> Grade -> Estimate.
+The data's way: Sample -> Request -> Completion (or Attempt) -> Try -> Grade -> Estimate.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,12 +39,72 @@ class Outcome(StrEnum):
     UNGRADED = "ungraded"  # our failure: counted apart, never scored
 
 
+class Kind(StrEnum):
+    """What is asked of an engine."""
+
+    GENERATE = "generate"
+    SCORE = "score"  # the log-probability of a given continuation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Media:
+    """A picture or a sound in a message: the bytes lie in the run's `media/`, under their hash."""
+
+    sha256: str
+    media_type: str  # image/png
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """A tool that the model asked for."""
+
+    name: str
+    arguments: str  # as the model wrote them, JSON as a rule
+    call_id: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
     """One turn of a prompt."""
 
-    role: str  # system, user or assistant
+    role: str  # system, user, assistant or tool
     content: str
+    media: tuple[Media, ...] = ()  # before the text
+    tool_calls: tuple[ToolCall, ...] = ()  # of an assistant's turn
+    call_id: str = ""  # of a tool's turn: the call it answers
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """A conversation, for the model's chat template."""
+
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text that goes to the model as it is, no chat template around it."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenIds:
+    """Token ids that go to the model as they are."""
+
+    ids: tuple[int, ...]
+
+
+Prompt: TypeAlias = Chat | Text | TokenIds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """A tool that the model may call."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Json]  # a JSON schema
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,16 +119,31 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One (sample, repeat) ready to be sent. Equal keys are equal requests."""
+    """One step of a try, ready to be sent. Equal keys are equal requests."""
 
     key: str  # SHA-256 of everything below and of the engine's fingerprint, hex
     task_id: str
     task_version: int
     sample_id: str
     repeat: int  # 0-based
-    messages: tuple[Message, ...]
+    prompt: Prompt
     sampling: SamplingParams
     seed: int  # in [0, 2**31)
+    step: int = 0  # of the try; the dialogue numbers them
+    kind: Kind = Kind.GENERATE
+    continuation: Text | TokenIds | None = None  # what is scored, behind the prompt
+    tools: tuple[Tool, ...] = ()
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The conversation; a text is one user's turn, token ids are none."""
+        match self.prompt:
+            case Chat():
+                return self.prompt.messages
+            case Text():
+                return (Message(role="user", content=self.prompt.text),)
+            case TokenIds():
+                return ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +170,9 @@ class Completion:
     model: str | None = None  # as the server names it in its answer; None: it doesn't say
     # Imported only: the right letter, where the recorded prompt had the options in another order.
     target: str | None = None
+    step: int = 0  # of the try
+    logprobs: Sequence[float] | None = None  # of a scored continuation: one a token of `token_ids`
+    is_greedy: bool | None = None  # scored: each of its tokens was the most likely one
 
     @property
     def is_truncated(self) -> bool:
@@ -117,13 +195,64 @@ class Attempt:
     error: str  # what happened, free of keys and passwords
     at: float  # seconds since the epoch
     refused: bool = False
+    step: int = 0  # of the try
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolResult:
+    """What a tool gave back in a try; like a completion, never changed once stored."""
+
+    step: int  # of the completion that asked for it
+    tool: str
+    arguments: str
+    result: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Try:
+    """One sample, one repeat, and all that came of it: what a grader judges."""
+
+    task_id: str
+    sample: Sample
+    repeat: int
+    completions: tuple[Completion, ...]  # one or more, in order of their steps
+    tool_results: tuple[ToolResult, ...] = ()
+
+    @property
+    def completion(self) -> Completion:
+        """The last one: the answer."""
+        return self.completions[-1]
+
+    @property
+    def key(self) -> str:
+        """The key under which its grades are stored: the last completion's."""
+        return self.completions[-1].key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredTry:
+    """A try as the store knows it, which keeps no more of its sample than the id."""
+
+    completions: tuple[Completion, ...]
+    tool_results: tuple[ToolResult, ...] = ()
+
+    def with_sample(self, samples: Mapping[str, Sample]) -> Try:
+        """Return the try, its sample found by its id."""
+        last = self.completions[-1]
+        return Try(
+            task_id=last.task_id,
+            sample=samples[last.sample_id],
+            repeat=last.repeat,
+            completions=self.completions,
+            tool_results=self.tool_results,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grade:
-    """One grader's judgement of one completion. Grading again adds grades, it changes none."""
+    """One grader's judgement of one try. Grading again adds grades, it changes none."""
 
-    key: str  # of the completion
+    key: str  # of the try's last completion
     grader: str
     grader_version: int
     outcome: Outcome

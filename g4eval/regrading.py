@@ -7,7 +7,7 @@ from pathlib import Path
 from g4eval import interrupts
 from g4eval.errors import ConfigError, DataError
 from g4eval.graders.pool import GradedTask, GraderPool, GraderRef
-from g4eval.records import Completion, Grade, Json, Sample
+from g4eval.records import Grade, Json, Sample, StoredTry
 from g4eval.store.run_store import RunStore
 from g4eval.task.datasets import load_samples
 from g4eval.task.loader import Task, get_tasks
@@ -102,11 +102,12 @@ class _Comparison:
         after: int,
         retry: bool,
         limit: int,
-    ) -> list[tuple[int, Completion]]:
-        """Return the next completions, graded or not, in the pool's first pass."""
+    ) -> list[tuple[int, StoredTry]]:
+        """Return the next tries, graded or not, in the pool's first pass."""
         page = self._store.page(task_id, after=after, limit=limit) if retry else []
-        for _, c in page:
-            self._places[c.key] = (c.task_id, c.sample_id, c.repeat)
+        for _, stored in page:
+            last = stored.completions[-1]
+            self._places[last.key] = (last.task_id, last.sample_id, last.repeat)
         return page
 
 

@@ -8,12 +8,13 @@ import json
 import platform
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from g4eval import interrupts
+from g4eval.asking import Asking
 from g4eval.config import RunConfig
 from g4eval.engines.base import (
     ENGINES,
@@ -30,7 +31,14 @@ from g4eval.engines.server_address import parse_headers
 from g4eval.engines.server_secrets import without_secrets
 from g4eval.errors import ConfigError, NotReadyError, UsageError, combined
 from g4eval.graders.pool import GraderPool
-from g4eval.pipeline import RunPlan, TaskPlan, Watcher, graded_tasks, run_tasks, unanswered_requests
+from g4eval.pipeline import Watcher, run_tasks, run_try
+from g4eval.plan import (
+    RunPlan,
+    TaskPlan,
+    graded_tasks,
+    tries_to_leave_out,
+    unfinished_tries,
+)
 from g4eval.planning import (
     answers_of,
     find_profile,
@@ -42,6 +50,7 @@ from g4eval.planning import (
 )
 from g4eval.preflight import check_engine
 from g4eval.profile import Profile
+from g4eval.records import Completion, Request
 from g4eval.stats.summary import TaskSummary
 from g4eval.store.birth import Birth, Statement, has_run
 from g4eval.store.manifest import write_manifest
@@ -313,9 +322,7 @@ def _count_unanswered(run: OpenedRun) -> dict[str, int]:
     todo = {}
     for plan in run.plan.tasks:
         task_id = plan.task.spec.id
-        stored = run.store.stored_repeats(task_id)
-        if not run.plan.retry_refused:
-            stored |= run.store.refused(task_id).keys()
+        stored = tries_to_leave_out(task_id, run.plan, run.store)
         todo[task_id] = sum(
             (sample.sample_id, repeat) not in stored
             for sample in plan.samples
@@ -332,15 +339,33 @@ async def _reuse(run: OpenedRun, name: Path, runs_dir: Path, facts: EngineFacts)
             where=f"--reuse {name}",
             hint="declare them with --set engine.weights_fingerprint=…, if you are sure",
         )
-    count = 0
     with RunReader(find_run(str(name), runs_dir)) as other:
-        for request in unanswered_requests(run.plan, run.store):
-            completion = other.completion(request.key)
-            if completion is not None:
-                await run.store.add_completion(completion)
-                count += 1
+        stored = _StoredAnswers(other)
+        for planned in unfinished_tries(run.plan, run.store):
+            with suppress(_NotStoredError):
+                await run_try(Asking(planned, stored, run.store), planned, run.store)
     await run.store.flush()
-    return count
+    return stored.n_found
+
+
+class _NotStoredError(Exception):
+    """The other run has no such completion: the try is left to the engine."""
+
+
+class _StoredAnswers:
+    """What an engine is to a try, made of another run's completions."""
+
+    def __init__(self, other: RunReader) -> None:
+        self._other = other
+        self.n_found = 0
+
+    async def answer(self, request: Request) -> Completion:
+        """Return the stored completion of an equal request."""
+        found = self._other.completion(request.key)
+        if found is None:
+            raise _NotStoredError
+        self.n_found += 1
+        return found
 
 
 def _note_short_context(

@@ -1,14 +1,16 @@
 """Invented requests, and the few lines that drive an engine from a test that isn't async."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import aclosing
 from typing import Any, TypeVar
 
+from g4eval.concurrency import most_in_flight, side_by_side
 from g4eval.config import SamplingParams
 from g4eval.engines.base import Engine
-from g4eval.pipeline import answers
-from g4eval.records import Attempt, Completion, Message, Request
+from g4eval.plan import RunPlan, TaskPlan, planned_tries
+from g4eval.records import Attempt, Chat, Completion, Message, Request, Sample, Try
+from g4eval.rendering import first_request
 
 T = TypeVar("T")
 
@@ -28,9 +30,29 @@ def make_request(
         task_version=1,
         sample_id=f"invented/{number}",
         repeat=0,
-        messages=(Message(role="user", content=prompt),),
+        prompt=Chat((Message(role="user", content=prompt),)),
         sampling=SamplingParams(**{"max_new_tokens": 16, **sampling}),
         seed=seed,
+    )
+
+
+def answers(
+    requests: Iterable[Request], engine: Engine
+) -> AsyncGenerator[Completion | Attempt, None]:
+    """What an engine answers, asked as the pipeline asks."""
+    return side_by_side((engine.answer(r) for r in requests), lambda: most_in_flight(engine))
+
+
+def render_requests(task_plan: TaskPlan, plan: RunPlan) -> Iterator[Request]:
+    """The first request of each try of a task, in order."""
+    return map(first_request, planned_tries(task_plan, plan))
+
+
+def try_of(sample: Sample, *completions: Completion) -> Try:
+    """A try made of its completions."""
+    last = completions[-1]
+    return Try(
+        task_id=last.task_id, sample=sample, repeat=last.repeat, completions=tuple(completions)
     )
 
 

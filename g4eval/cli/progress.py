@@ -15,7 +15,7 @@ from rich.text import Text
 from g4eval.errors import UsageError
 from g4eval.output import raw, visible
 from g4eval.pipeline import Watcher
-from g4eval.records import Attempt, Completion, Grade, Outcome, StopReason
+from g4eval.records import Attempt, Grade, Outcome, StopReason, Try
 from g4eval.stats.accuracy import Scored, estimate
 from g4eval.stats.summary import summarise
 from g4eval.store.reader import RunReader
@@ -115,13 +115,13 @@ class ProgressReporter:
         """End the thread; nothing is said any more as time goes."""
         self._closed.set()
 
-    def _watch(self, event: Completion | Attempt | Grade) -> None:
+    def _watch(self, event: Try | Attempt | Grade) -> None:
         match event:
-            case Completion():
+            case Try():
                 self._completed += 1
-                self._tokens += event.completion_tokens or 0
-                self._truncated += event.is_truncated
-                log.debug("completed %s %s/%d", event.task_id, event.sample_id, event.repeat)
+                self._tokens += sum(c.completion_tokens or 0 for c in event.completions)
+                self._truncated += event.completion.is_truncated
+                log.debug("completed %s %s/%d", event.task_id, event.sample.sample_id, event.repeat)
             case Attempt():
                 self._failed += 1
                 log.warning(
@@ -187,11 +187,12 @@ class ScoresSoFar:
                     self._add(place, row.grade.outcome)
         self._words, self._due = "", 0.0
 
-    def take(self, event: Completion | Attempt | Grade) -> None:
-        """Hear of a completion, and later of its grade."""
+    def take(self, event: Try | Attempt | Grade) -> None:
+        """Hear of a try, and later of its grade."""
         match event:
-            case Completion():
-                place = (event.task_id, event.sample_id, event.is_truncated)
+            case Try():
+                truncated = event.completion.is_truncated
+                place = (event.task_id, event.sample.sample_id, truncated)
                 self._ungraded[event.key] = place
             case Grade() if event.outcome is not Outcome.UNGRADED:
                 if (found := self._ungraded.pop(event.key, None)) is not None:

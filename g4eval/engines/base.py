@@ -10,7 +10,7 @@ from typing import Protocol, Self, runtime_checkable
 
 from g4eval.fingerprint import sha256_json
 from g4eval.profile import Profile
-from g4eval.records import Attempt, Completion, Json, Request, TokenScores
+from g4eval.records import Attempt, Completion, Json, Message, Request, TokenScores
 from g4eval.registry import Registry
 
 UNKNOWN = "unknown"
@@ -134,6 +134,28 @@ class ScoringEngine(Protocol):
             token_ids: [T], T >= 2.
             top_k: K; with K > 0 also the K most likely tokens at each place.
         """
+        ...
+
+
+@runtime_checkable
+class TokenizingEngine(Protocol):
+    """An engine that can say which tokens a text has."""
+
+    @property
+    def prefix_ids(self) -> tuple[int, ...]:
+        """The ids that stand before every text: `<bos>`, or none."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Return a text's token ids [T], without a prefix; control tokens in it are recognised."""
+        ...
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of token ids [T], control tokens kept."""
+        ...
+
+    def render_chat(self, messages: Sequence[Message]) -> str:
+        """Return a conversation as the model reads it, ready for the model's turn."""
         ...
 
 

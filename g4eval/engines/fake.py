@@ -23,7 +23,15 @@ from g4eval.config import parse_model
 from g4eval.engines.base import Answers, EngineConfig, EngineFacts
 from g4eval.errors import ConfigError, EngineError, UsageError
 from g4eval.jsonlines import read_json_lines
-from g4eval.records import Attempt, Completion, Request, StopReason, TokenScores
+from g4eval.records import (
+    Attempt,
+    Completion,
+    Message,
+    Request,
+    StopReason,
+    TokenIds,
+    TokenScores,
+)
 from g4eval.responses import build_attempt, build_completion, parse_stop_reason
 
 VOCABULARY = 256  # its tokens are bytes
@@ -134,6 +142,23 @@ class FakeEngine:
             self._count(request)
             return self._answer(request, started_at)
 
+    @property
+    def prefix_ids(self) -> tuple[int, ...]:
+        """Byte 0, so that an empty text can be scored too."""
+        return (0,)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the UTF-8 bytes of a text."""
+        return list(text.encode())
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of bytes."""
+        return bytes(token_ids).decode(errors="replace")
+
+    def render_chat(self, messages: Sequence[Message]) -> str:
+        """Return the contents, nothing between them."""
+        return "".join(message.content for message in messages)
+
     async def score(self, token_ids: Sequence[int], top_k: int = 0) -> TokenScores:
         """Score bytes by an invented bigram model; option `drift` moves its logits."""
         outside = next((i for i in token_ids if not 0 <= i < VOCABULARY), None)
@@ -189,7 +214,7 @@ class FakeEngine:
         else:
             text, reasoning, stop_reason = self._invent(request)
         tokens = len(text) // 4 + len(reasoning or "") // 4 + 1
-        prompt = "".join(m.content for m in request.messages)
+        prompt = _text_of(request)
         return build_completion(
             request,
             text,
@@ -220,6 +245,13 @@ class FakeEngine:
         if options.thinking:
             return f"<|channel>thought\n{marks}{padding}<channel|>{answer}", None, StopReason.STOP
         return marks + padding + answer, None, StopReason.STOP
+
+
+def _text_of(request: Request) -> str:
+    """Return what a request asks, of a chat the contents."""
+    if isinstance(request.prompt, TokenIds):
+        return bytes(request.prompt.ids).decode(errors="replace")
+    return "".join(message.content for message in request.messages)
 
 
 @cache

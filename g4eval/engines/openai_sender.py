@@ -26,7 +26,7 @@ from g4eval.engines.retry import Failure, RequestFailedError
 from g4eval.engines.server_connection import ServerConnection
 from g4eval.engines.server_facts import ServerFacts, server_root
 from g4eval.engines.server_json import as_count
-from g4eval.records import Message, Request, StopReason
+from g4eval.records import Chat, Message, Request, StopReason, Text, TokenIds
 
 # A question that nobody refuses, to see whether the server answers others.
 _EASY = "What is 2 + 2?"
@@ -120,7 +120,7 @@ class OpenAISender:
             task_version=1,
             sample_id="",
             repeat=0,
-            messages=(),
+            prompt=Chat(()),
             sampling=sampling,
             seed=0,
         )
@@ -138,7 +138,8 @@ class OpenAISender:
             body = self._fields.fit(self._body(request, prompt, tries.sent))
             state.sent_budget = tries.sent
             try:
-                parts = await self._connection.post(self._path, body)
+                path = self._path if "messages" in prompt else "completions"
+                parts = await self._connection.post(path, body)
             except RequestFailedError as error:
                 if self._fields.learn(error, body):
                     continue
@@ -165,6 +166,10 @@ class OpenAISender:
         return body
 
     def _prompt(self, request: Request) -> dict[str, Any]:
+        if isinstance(request.prompt, TokenIds):
+            return {"model": self._model, "prompt": list(request.prompt.ids)}
+        if isinstance(request.prompt, Text):
+            return {"model": self._model, "prompt": request.prompt.text}
         if self._options.api == "completions":
             return {"model": self._model, "prompt": plain_prompt(request.messages)}
         body: dict[str, Any] = {
@@ -195,7 +200,7 @@ def _easy(request: Request) -> Request:
     most = min(_EASY_TOKENS, sampling.max_new_tokens)
     return replace(
         request,
-        messages=(Message(role="user", content=_EASY),),
+        prompt=Chat((Message(role="user", content=_EASY),)),
         sampling=sampling.model_copy(update={"max_new_tokens": most}),
         seed=0,
     )

@@ -25,7 +25,18 @@ from g4eval.engines.vllm_options import VllmOptions, engine_arguments
 from g4eval.engines.vllm_plan import plan_vllm, vllm_build
 from g4eval.engines.weights_fingerprint import fingerprint_weights
 from g4eval.errors import ConfigError, EngineError, MissingExtraError
-from g4eval.records import Attempt, Completion, Message, Request, Thought, TokenScores
+from g4eval.records import (
+    Attempt,
+    Chat,
+    Completion,
+    Message,
+    Prompt,
+    Request,
+    Text,
+    Thought,
+    TokenIds,
+    TokenScores,
+)
 from g4eval.responses import build_attempt, build_completion, parse_stop_reason
 
 _ENVIRONMENT = {
@@ -150,7 +161,7 @@ class VllmEngine:
     async def answer(self, request: Request) -> Completion | Attempt:
         """Return a completion as vLLM's batches let go of it; see Engine.answer."""
         started_at = time.time()
-        text, prompt_ids = self._render(request.messages)
+        text, prompt_ids = self._prompt(request.prompt)
         room = self._context_tokens - len(prompt_ids)
         if room < 1:
             return build_attempt(
@@ -212,13 +223,43 @@ class VllmEngine:
             raise _RequestRefusedError("vLLM gave the request up")
         return final
 
+    @property
+    def prefix_ids(self) -> tuple[int, ...]:
+        """The id of the tokenizer's first token, where it has one."""
+        first = self._tokenizer.bos_token_id
+        return () if first is None else (int(first),)
+
+    def encode(self, text: str) -> list[int]:
+        """Return a text's token ids, none added."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of token ids, control tokens kept."""
+        return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=False))
+
+    def render_chat(self, messages: Sequence[Message]) -> str:
+        """Return a conversation as the chat template writes it."""
+        return self._render(messages)[0]
+
+    def _prompt(self, prompt: Prompt) -> tuple[str, list[int]]:
+        """Return a prompt as the model reads it, as text and as ids [P]."""
+        match prompt:
+            case Chat():
+                return self._render(prompt.messages)
+            case Text():
+                return self._plain(prompt.text)
+            case TokenIds():
+                return "", list(prompt.ids)
+
+    def _plain(self, text: str) -> tuple[str, list[int]]:
+        ids = list(self._tokenizer.encode(text))
+        first = self._first_token
+        return text, ids if first is None or ids[:1] == [first] else [first, *ids]
+
     def _render(self, messages: Sequence[Message]) -> tuple[str, list[int]]:
         """Return the prompt as the model reads it, as text and as ids [P]."""
         if self._options.prompt == "plain":
-            text = plain_prompt(messages)
-            ids = list(self._tokenizer.encode(text))
-            first = self._first_token
-            return text, ids if first is None or ids[:1] == [first] else [first, *ids]
+            return self._plain(plain_prompt(messages))
         if getattr(self._tokenizer, "chat_template", "") is None:
             raise EngineError(
                 "the model's tokenizer has no chat template",

@@ -7,17 +7,17 @@ import traceback
 from pathlib import Path
 from typing import Protocol
 
-from g4eval.records import Completion, Grade, Outcome, Sample, Thought
+from g4eval.records import Grade, Outcome, Sample, Thought, Try
 from g4eval.registry import Registry
 
 
 class Grader(Protocol):
-    """Judges one completion: pure and synchronous, so that a worker process can run it."""
+    """Judges one try: pure and synchronous, so that a worker process can run it."""
 
     name: str
     version: int  # raised whenever any grade can change
 
-    def grade(self, sample: Sample, completion: Completion) -> Grade:
+    def grade(self, one_try: Try) -> Grade:
         """Return the grade; never raises for anything the model wrote."""
         ...
 
@@ -51,21 +51,21 @@ class NamedGrader(Protocol):
     version: int
 
 
-def grade_completion(grader: Grader, sample: Sample, completion: Completion) -> Grade:
-    """Grade one completion, a thought that never ended first: it has no answer.
+def grade_try(grader: Grader, one_try: Try) -> Grade:
+    """Grade one try, a last thought that never ended first: it has no answer.
 
     Whatever number such a thought mentions, the model had not settled on it. A grader that raises
-    is our failure, so the completion is ungraded; one that exits or interrupts too. MemoryError and
+    is our failure, so the try is ungraded; one that exits or interrupts too. MemoryError and
     a worker's time-out pass through.
     """
-    if completion.thought is Thought.OPEN:
-        return no_answer(grader, completion)
+    if one_try.completion.thought is Thought.OPEN:
+        return no_answer(grader, one_try)
     try:
-        return grader.grade(sample, completion)
+        return grader.grade(one_try)
     except (MemoryError, TimeUpError):
         raise
     except BaseException as error:  # noqa: BLE001  any bug of a grader is ours, never the model's
-        return ungraded(grader, completion, raised_reason(error))
+        return ungraded(grader, one_try, raised_reason(error))
 
 
 def raised_reason(error: BaseException) -> str:
@@ -76,10 +76,10 @@ def raised_reason(error: BaseException) -> str:
     return f"{type(error).__name__} in the grader{at}"
 
 
-def no_answer(grader: NamedGrader, completion: Completion) -> Grade:
-    """Return the grade of a completion whose thought never ended."""
+def no_answer(grader: NamedGrader, one_try: Try) -> Grade:
+    """Return the grade of a try whose last thought never ended."""
     return Grade(
-        key=completion.key,
+        key=one_try.key,
         grader=grader.name,
         grader_version=grader.version,
         outcome=Outcome.NO_ANSWER,
@@ -87,10 +87,10 @@ def no_answer(grader: NamedGrader, completion: Completion) -> Grade:
     )
 
 
-def ungraded(grader: NamedGrader, completion: Completion, reason: str) -> Grade:
-    """Return the grade of a completion that we failed to grade."""
+def ungraded(grader: NamedGrader, one_try: Try, reason: str) -> Grade:
+    """Return the grade of a try that we failed to grade."""
     return Grade(
-        key=completion.key,
+        key=one_try.key,
         grader=grader.name,
         grader_version=grader.version,
         outcome=Outcome.UNGRADED,

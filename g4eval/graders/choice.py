@@ -6,7 +6,7 @@ plainer pattern: a model that repeats the instruction before it answers is read 
 """
 
 from g4eval.graders.letters import first_choice_letter, last_choice_letter
-from g4eval.records import Completion, Grade, Outcome, Sample
+from g4eval.records import Grade, Outcome, Sample, Try
 from g4eval.task.choices import LETTERS, right_letter
 
 
@@ -20,13 +20,14 @@ class ChoiceGrader:
     name = "choice"
     version = 2
 
-    def grade(self, sample: Sample, completion: Completion) -> Grade:
+    def grade(self, one_try: Try) -> Grade:
         """Return the grade; `lenient_*` holds simple-evals' reading."""
-        right = completion.target or right_letter(sample, completion.repeat)
-        extraction = last_choice_letter(completion.text)
-        second = first_choice_letter(completion.text)
+        text = one_try.completion.text
+        right = one_try.completion.target or right_letter(one_try.sample, one_try.repeat)
+        extraction = last_choice_letter(text)
+        second = first_choice_letter(text)
         return Grade(
-            key=completion.key,
+            key=one_try.key,
             grader=self.name,
             grader_version=self.version,
             outcome=_outcome(extraction, right),

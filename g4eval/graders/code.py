@@ -12,7 +12,7 @@ from typing import Any, Self, assert_never
 
 from g4eval.graders.base import ungraded
 from g4eval.graders.extract import last_fenced_block
-from g4eval.records import Completion, Grade, Json, Outcome, Sample
+from g4eval.records import Grade, Json, Outcome, Sample, Try
 from g4eval.sandbox.base import CodeJob, CodeTest, JobResult, Reading, Sandbox, Verdict
 from g4eval.task.code_tests import read_tests
 
@@ -72,13 +72,14 @@ class CodeGrader:
             if self._users == 0:
                 await self._sandbox.__aexit__(exc_type, exc, traceback)
 
-    async def grade(self, sample: Sample, completion: Completion) -> Grade:
+    async def grade(self, one_try: Try) -> Grade:
         """Return the grade; ungraded for a failure of ours; SandboxError if no more can be run."""
-        code = last_fenced_block(completion.text)
+        sample = one_try.sample
+        code = last_fenced_block(one_try.completion.text)
         if code is None:
-            return self._grade(completion, Outcome.NO_ANSWER, details={"reason": "no fenced block"})
+            return self._grade(one_try, Outcome.NO_ANSWER, details={"reason": "no fenced block"})
         job = CodeJob(
-            job_id=completion.key,
+            job_id=one_try.key,
             code=code,
             tests=self._tests_of(sample),
             fn_name=sample.target.get("fn_name"),
@@ -86,10 +87,10 @@ class CodeGrader:
         result = await self._sandbox.judge(job)
         outcome = outcome_of(result.verdict)
         if outcome is Outcome.UNGRADED:
-            return ungraded(self, completion, result.error or "the sandbox failed")
+            return ungraded(self, one_try, result.error or "the sandbox failed")
         second = await self._second_outcome(job, result)
         return self._grade(
-            completion,
+            one_try,
             outcome,
             extraction=code,
             lenient_extraction=code,
@@ -130,9 +131,9 @@ class CodeGrader:
                 self._tests.popitem(last=False)
         return tests
 
-    def _grade(self, completion: Completion, outcome: Outcome, **fields: Any) -> Grade:
+    def _grade(self, one_try: Try, outcome: Outcome, **fields: Any) -> Grade:
         return Grade(
-            key=completion.key,
+            key=one_try.key,
             grader=self.name,
             grader_version=self.version,
             outcome=outcome,

@@ -14,7 +14,7 @@ from fractions import Fraction
 
 from g4eval.graders.arithmetic import parse_value
 from g4eval.graders.extract import last_answer_box, last_number, last_stated_number
-from g4eval.records import Completion, Grade, Outcome, Sample
+from g4eval.records import Grade, Outcome, Sample, Try
 
 
 class IntegerGrader:
@@ -24,18 +24,18 @@ class IntegerGrader:
     needs_only_targets = True  # so a run can be graded again without its data
     version = 2
 
-    def grade(self, sample: Sample, completion: Completion) -> Grade:
+    def grade(self, one_try: Try) -> Grade:
         """Return the grade; `details["reading"]` says `box` or `last_number`."""
-        text = completion.text
+        text, target = one_try.completion.text, one_try.sample.target
         boxed = last_answer_box(text)
-        scoring = _read(boxed if boxed is not None else last_number(text), sample.target)
+        scoring = _read(boxed if boxed is not None else last_number(text), target)
         stated = last_stated_number(text)
-        second = _read(stated, sample.target) if stated else scoring
+        second = _read(stated, target) if stated else scoring
         reading = "last_number" if boxed is None else "box"
         if boxed and scoring.extraction is None:
             reading = "unreadable box"
         return Grade(
-            key=completion.key,
+            key=one_try.key,
             grader=self.name,
             grader_version=self.version,
             outcome=scoring.outcome,

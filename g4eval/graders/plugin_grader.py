@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from g4eval.errors import TaskError
 from g4eval.graders.base import Grader, NamedGrader, ungraded
-from g4eval.records import Completion, Grade, Outcome, Sample, StopReason
+from g4eval.records import Completion, Grade, Outcome, Sample, StopReason, Try
 from g4eval.task.plugins import guarded, is_ours, load_plugin, plugin_error
 from g4eval.task.samples import json_fault
 from g4eval.task.worker import in_worker
@@ -50,8 +50,24 @@ def load_plugin_grader(folder: Path, class_name: str) -> Grader:
     if type(version) is not int or not 1 <= version < 2**31:
         raise _no_grader(class_name, "version, a whole number from 1", path)
     if not callable(getattr(grader, "grade", None)):
-        raise _no_grader(class_name, "grade(sample, completion)", path)
+        raise _no_grader(class_name, "grade(one_try)", path)
+    if not _takes_a_try(grader):
+        raise TaskError(
+            f"{class_name}.grade doesn't take a try",
+            where=path,
+            hint="def grade(self, one_try): it judges one_try.completion of one_try.sample",
+        )
     return grader
+
+
+def _takes_a_try(grader: Grader) -> bool:
+    try:
+        inspect.signature(grader.grade).bind(None)
+    except TypeError:
+        return False
+    except ValueError:  # written in C: nobody knows
+        return True
+    return True
 
 
 def try_grader(grader: Grader, folder: Path, sample: Sample) -> None:
@@ -69,11 +85,12 @@ def try_grader(grader: Grader, folder: Path, sample: Sample) -> None:
             key="", task_id="", sample_id=sample.sample_id, repeat=0, stop_reason=StopReason.STOP,
             text=example_of(grader, sample, 0, right=True) or "",
         )  # fmt: skip
+        one_try = Try(task_id="", sample=sample, repeat=0, completions=(completion,))
         try:
-            grade = grader.grade(sample, completion)
+            grade = grader.grade(one_try)
         except Exception:  # noqa: BLE001  one answer's failure, told where it happens again
             return None
-        return grade_fault(grade, grader, completion)
+        return grade_fault(grade, grader, one_try)
 
     fault = in_worker(once, blame=lambda e: plugin_error(e, path, "grading raised"), where=path)
     if fault is not None:
@@ -102,11 +119,11 @@ def example_of(grader: Grader, sample: Sample, repeat: int, *, right: bool) -> s
     return text
 
 
-def checked_grade(grade: Any, grader: NamedGrader, completion: Completion) -> Grade:
+def checked_grade(grade: Any, grader: NamedGrader, one_try: Try) -> Grade:
     """Return a grade that can be stored; an ungraded one, with the reason, for anything else."""
-    fault = grade_fault(grade, grader, completion)
+    fault = grade_fault(grade, grader, one_try)
     if fault is not None:
-        return ungraded(grader, completion, fault)
+        return ungraded(grader, one_try, fault)
     assert isinstance(grade, Grade)
     if all(type(value) in _PLAIN for value in grade.details.values()):
         return grade
@@ -114,12 +131,12 @@ def checked_grade(grade: Any, grader: NamedGrader, completion: Completion) -> Gr
     return replace(grade, details=json.loads(json.dumps(dict(grade.details))))
 
 
-def grade_fault(grade: Any, grader: NamedGrader, completion: Completion) -> str | None:
+def grade_fault(grade: Any, grader: NamedGrader, one_try: Try) -> str | None:
     """Return what is wrong with what a grader returned, in words; None: nothing is."""
     if type(grade) is not Grade:
         return f"the grader returned {type(grade).__name__}, not a Grade"
     facts = (grade.key, grade.grader, grade.grader_version)
-    if facts != (completion.key, grader.name, grader.version):
+    if facts != (one_try.key, grader.name, grader.version):
         return "the grade is another grader's or another completion's"
     outcomes = (grade.outcome, grade.lenient_outcome or Outcome.CORRECT)
     if not all(isinstance(outcome, Outcome) for outcome in outcomes):

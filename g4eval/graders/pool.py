@@ -30,13 +30,13 @@ from g4eval.graders.base import (
     GRADERS,
     Grader,
     TimeUpError,
-    grade_completion,
+    grade_try,
     no_answer,
     raised_reason,
     ungraded,
 )
 from g4eval.graders.plugin_grader import checked_grade, leave_if_forked, load_plugin_grader
-from g4eval.records import Completion, Grade, Json, Sample, Thought
+from g4eval.records import Grade, Json, Sample, StoredTry, Thought, Try
 from g4eval.task.loader import Task
 from g4eval.task.plugins import is_ours
 
@@ -83,7 +83,7 @@ class AsyncGrader(Protocol):
         traceback: TracebackType | None,
     ) -> None: ...
 
-    async def grade(self, sample: Sample, completion: Completion) -> Grade:
+    async def grade(self, one_try: Try) -> Grade:
         """Return the grade; ungraded for a failure of ours; SandboxError if it can't go on."""
         ...
 
@@ -118,8 +118,8 @@ class GradeStore(Protocol):
 
     def ungraded(
         self, task_id: str, grader: str, version: int, *, after: int, retry: bool, limit: int
-    ) -> list[tuple[int, Completion]]:
-        """Return (row id, completion) of the next ones that lack a grade."""
+    ) -> list[tuple[int, StoredTry]]:
+        """Return (row id, try) of the next ones that lack a grade."""
         ...
 
 
@@ -173,24 +173,23 @@ class GraderPool:
         finally:
             self._stop(self._executor)
 
-    async def grade_batch(self, task: GradedTask, completions: list[Completion]) -> list[Grade]:
+    async def grade_batch(self, task: GradedTask, tries: list[Try]) -> list[Grade]:
         """Grade in a worker; one that hangs or dies is found by grading each alone."""
-        pairs = [(task.samples[c.sample_id], c) for c in completions]
         executor = self._running_executor()
         try:
-            future = executor.submit(_grade_pairs, task.grader, pairs)
+            future = executor.submit(_grade_tries, task.grader, tries)
             # Other batches may stand before this one.
-            limit = BATCHES_PER_WORKER * (SECONDS_PER_GRADE * len(pairs) + GRACE_SECONDS)
+            limit = BATCHES_PER_WORKER * (SECONDS_PER_GRADE * len(tries) + GRACE_SECONDS)
             # Shielded: the executor's own thread can't bear a future that is cancelled under it.
             grading = asyncio.wrap_future(future)
             grading.add_done_callback(_hear)
             return await asyncio.wait_for(asyncio.shield(grading), limit)
         except (TimeoutError, BrokenProcessPool) as error:
             self._stop(executor)
-            if len(completions) > 1:
-                return [g for c in completions for g in await self.grade_batch(task, [c])]
+            if len(tries) > 1:
+                return [g for one_try in tries for g in await self.grade_batch(task, [one_try])]
             reason = "the grader hung" if isinstance(error, TimeoutError) else "the grader died"
-            return [ungraded(task.grader.load(), completions[0], reason)]
+            return [ungraded(task.grader.load(), tries[0], reason)]
 
     def _running_executor(self) -> ProcessPoolExecutor:
         if self._executor is None:
@@ -224,7 +223,7 @@ class Grading:
         self._pool = pool
         self._store = store
         self._graders = graders
-        self._queues = {task_id: asyncio.Queue[Completion](QUEUE) for task_id in graders}
+        self._queues = {task_id: asyncio.Queue[Try](QUEUE) for task_id in graders}
 
     def start(self, group: TaskGroup) -> "list[asyncio.Task[None]]":
         """Start to grade what is offered, and what earlier sessions left ungraded."""
@@ -235,11 +234,11 @@ class Grading:
             for _ in range(_concurrency(grader, self._pool))
         ]
 
-    def offer(self, completion: Completion) -> None:
-        """Queue a stored completion for grading; one too many is graded later from the store."""
-        queue = self._queues.get(completion.task_id)  # None: a task that nothing here can judge
+    def offer(self, one_try: Try) -> None:
+        """Queue a stored try for grading; one too many is graded later from the store."""
+        queue = self._queues.get(one_try.task_id)  # None: a task that nothing here can judge
         if queue is not None and not queue.full():
-            queue.put_nowait(_text_only(completion))
+            queue.put_nowait(_text_only(one_try))
 
     async def finish(self) -> None:
         """Wait for what is queued, then grade what the store has and the queue dropped."""
@@ -278,7 +277,9 @@ class Grading:
                 if not page:
                     break
                 after = page[-1][0]
-                batch = [_text_only(c) for row, c in page if row <= last]
+                samples = self._pool.tasks[task_id].samples
+                tries = (stored.with_sample(samples) for row, stored in page if row <= last)
+                batch = [_text_only(one_try) for one_try in tries]
                 under_way.add(asyncio.create_task(self._grade(task_id, batch)))
                 if len(under_way) > _concurrency(grader, self._pool):  # one waits, none idles
                     done, under_way = await asyncio.wait(under_way, return_when=FIRST_COMPLETED)
@@ -286,15 +287,12 @@ class Grading:
                         task.result()
             await asyncio.gather(*under_way)
 
-    async def _grade(self, task_id: str, completions: list[Completion]) -> None:
+    async def _grade(self, task_id: str, tries: list[Try]) -> None:
         task, grader = self._pool.tasks[task_id], self._graders[task_id]
         if _is_async(grader):
-            grades = [
-                await _grade_async(cast("AsyncGrader", grader), task.samples[c.sample_id], c)
-                for c in completions
-            ]
+            grades = [await _grade_async(cast("AsyncGrader", grader), t) for t in tries]
         else:
-            grades = await self._pool.grade_batch(task, completions)
+            grades = await self._pool.grade_batch(task, tries)
         for grade in grades:
             await self._store.add_grade(grade)
             self._watch(grade)
@@ -322,23 +320,29 @@ def _concurrency(grader: Grader | AsyncGrader, pool: GraderPool) -> int:
     return BATCHES_PER_WORKER * pool.workers
 
 
-async def _grade_async(grader: AsyncGrader, sample: Sample, completion: Completion) -> Grade:
-    if completion.thought is Thought.OPEN:
-        return no_answer(grader, completion)
+async def _grade_async(grader: AsyncGrader, one_try: Try) -> Grade:
+    if one_try.completion.thought is Thought.OPEN:
+        return no_answer(grader, one_try)
     try:
-        grade = await grader.grade(sample, completion)
+        grade = await grader.grade(one_try)
     except (G4EvalError, asyncio.CancelledError):
         raise
     except Exception as error:  # noqa: BLE001  any bug of a grader is ours, never the model's
-        return ungraded(grader, completion, raised_reason(error))
-    return checked_grade(grade, grader, completion)
+        return ungraded(grader, one_try, raised_reason(error))
+    return checked_grade(grade, grader, one_try)
 
 
-def _text_only(completion: Completion) -> Completion:
+def _text_only(one_try: Try) -> Try:
     """Leave behind what no grader reads, so that little crosses to the worker."""
-    if completion.reasoning is None and completion.token_ids is None:
-        return completion
-    return replace(completion, reasoning=None, raw_text=None, prompt_token_ids=None, token_ids=None)
+    if all(c.reasoning is None and c.token_ids is None for c in one_try.completions):
+        return one_try
+    return replace(
+        one_try,
+        completions=tuple(
+            replace(c, reasoning=None, raw_text=None, prompt_token_ids=None, token_ids=None)
+            for c in one_try.completions
+        ),
+    )
 
 
 @cache
@@ -371,27 +375,26 @@ def _time_up(_signal: int, _frame: FrameType | None) -> None:
     raise TimeUpError
 
 
-def _grade_pairs(ref: GraderRef, pairs: list[tuple[Sample, Completion]]) -> list[Grade]:
-    """Grade in a worker process, each completion within its own time."""
+def _grade_tries(ref: GraderRef, tries: list[Try]) -> list[Grade]:
+    """Grade in a worker process, each try within its own time."""
     grader = ref.load()
-    grades = [_grade_in_time(grader, sample, completion) for sample, completion in pairs]
+    grades = [_grade_in_time(grader, one_try) for one_try in tries]
     if ref.folder is None or is_ours(ref.folder):
         return grades
-    together = zip(grades, pairs, strict=True)
-    return [checked_grade(grade, grader, completion) for grade, (_, completion) in together]
+    return [checked_grade(g, grader, t) for g, t in zip(grades, tries, strict=True)]
 
 
-def _grade_in_time(grader: Grader, sample: Sample, completion: Completion) -> Grade:
+def _grade_in_time(grader: Grader, one_try: Try) -> Grade:
     me = os.getpid()
     try:
         signal.setitimer(signal.ITIMER_REAL, SECONDS_PER_GRADE)
         try:
-            grade = grade_completion(grader, sample, completion)
+            grade = grade_try(grader, one_try)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             leave_if_forked(me)
     except TimeUpError:
-        return ungraded(grader, completion, f"no grade within {SECONDS_PER_GRADE:g} s")
+        return ungraded(grader, one_try, f"no grade within {SECONDS_PER_GRADE:g} s")
     except MemoryError:
-        return ungraded(grader, completion, "the grader used up its memory")
+        return ungraded(grader, one_try, "the grader used up its memory")
     return grade

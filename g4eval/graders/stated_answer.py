@@ -8,7 +8,7 @@ answers in other forms ("**Answer:** 42", a box) and tells how often a right one
 import re
 
 from g4eval.graders.extract import last_boxed
-from g4eval.records import Completion, Grade, Outcome, Sample
+from g4eval.records import Grade, Outcome, Sample, Try
 
 # Applied one after the other, each to what the one before left over.
 _PREFIXES = ("The answer is:", "The final answer is ", "The final answer is: ", "The answer is ")
@@ -25,22 +25,23 @@ class StatedAnswerGrader:
     needs_only_targets = True  # so a run can be graded again without its data
     version = 1
 
-    def grade(self, sample: Sample, completion: Completion) -> Grade:
+    def grade(self, one_try: Try) -> Grade:
         """Return the grade; without one of the official prefixes, a wrong text has no answer."""
-        prediction = official_prediction(completion.text)
-        right = official_match(completion.text, sample.target)
-        prefixed = any(prefix in completion.text for prefix in _PREFIXES)
+        text, target = one_try.completion.text, one_try.sample.target
+        prediction = official_prediction(text)
+        right = official_match(text, target)
+        prefixed = any(prefix in text for prefix in _PREFIXES)
         found = bool(prediction) and (right or prefixed)
-        lenient = prediction if right else lenient_prediction(completion.text)
+        lenient = prediction if right else lenient_prediction(text)
         return Grade(
-            key=completion.key,
+            key=one_try.key,
             grader=self.name,
             grader_version=self.version,
             outcome=_outcome(found=found, right=right),
             extraction=prediction if found else None,
             lenient_extraction=lenient or None,
             lenient_outcome=_outcome(
-                found=bool(lenient), right=right or fuzzy_match(lenient, _reference(sample.target))
+                found=bool(lenient), right=right or fuzzy_match(lenient, _reference(target))
             ),
         )
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from g4eval.errors import G4EvalError
 from g4eval.fingerprint import prompt_hash
-from g4eval.records import Message
+from g4eval.records import Chat, Message
 from g4eval.task.datasets import load_samples
 from g4eval.task.loader import get_tasks
 
@@ -29,4 +29,4 @@ def render_again(
         messages = task.messages(sample, repeat, variant=variant)
     except G4EvalError:
         return None
-    return messages if prompt_hash(messages) == hashed else None
+    return messages if prompt_hash(Chat(messages)) == hashed else None

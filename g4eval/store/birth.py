@@ -51,11 +51,15 @@ def make_run(folder: Path, birth: Callable[[], Birth]) -> bool:
     try:
         with closing(sqlite3.connect(draft, isolation_level=None)) as db:
             db.execute("PRAGMA synchronous = FULL")
+            db.execute("BEGIN")
+            for statement in schema.statements():
+                db.execute(statement)
+            schema.add_columns(db)
             for sql, values in _all_of(birth()):
                 db.execute(sql, values)
             db.execute("COMMIT")
         draft.rename(path)
-        _settle(folder)
+        settle(folder)
     except (OSError, sqlite3.Error):
         remove(draft)
         raise
@@ -63,13 +67,6 @@ def make_run(folder: Path, birth: Callable[[], Birth]) -> bool:
 
 
 def _all_of(birth: Birth) -> Iterator[Statement]:
-    yield "BEGIN", ()
-    for statement in schema.SCHEMA.split(";"):
-        if statement.strip():
-            yield statement, ()
-    for table, columns in schema.ADDED.items():
-        for name, (kind, _) in columns.items():
-            yield f"ALTER TABLE {table} ADD COLUMN {name} {kind}", ()
     meta = {"schema_version": str(schema.SCHEMA_VERSION), **birth.meta}
     for name, value in meta.items():
         hashed = schema.row_hash(name, value)
@@ -96,7 +93,7 @@ def remove(path: Path) -> None:
         raise StoreError(f"can't be removed: {error.strerror}", where=path) from error
 
 
-def _settle(folder: Path) -> None:
+def settle(folder: Path) -> None:
     """Make the new name last through a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:

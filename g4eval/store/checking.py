@@ -18,7 +18,7 @@ from g4eval.errors import G4EvalError, StoreError
 from g4eval.fingerprint import prompt_hash, sha256_json
 from g4eval.store import schema
 from g4eval.store.birth import DATABASE
-from g4eval.store.damage import DAMAGE
+from g4eval.store.damage import DAMAGE, check_tries
 from g4eval.store.manifest import MANIFEST, read_manifest
 from g4eval.store.stored import Manifest, StoredPlan
 from g4eval.store.verdicts import Calibration, VerdictRecord
@@ -32,7 +32,14 @@ TABLES = {
     "completions": "id",
     "grades": "id",
     "attempts": "id",
+    "tries": None,
+    "tool_results": "id",
     "sessions": "id",
+}
+ORDERS = {  # of tables without rowid
+    "samples": "task_id, sample_id",
+    "prompts": "prompt_hash",
+    "tries": "task_id, sample_id, repeat",
 }
 HASHED = {
     "meta": "name, value",
@@ -85,8 +92,11 @@ def check_run(folder: Path, *, keep_rows: bool = False) -> CheckedRun:
         db.row_factory = sqlite3.Row
         db.text_factory = _text  # what isn't UTF-8 any more has another hash, and is named by it
         _check_pages(db, found)
-        for table in TABLES:
+        tables = _tables_of(db)
+        for table in tables:
             _check_table(db, table, found, keep_rows=keep_rows)
+        if "tries" in tables:
+            _check_ends(db, found)
     _check_files(folder, found)
     if not found.whole["tasks"] and not found.whole["completions"]:
         raise StoreError("nothing of the run can be read", where=path, hint="take it from a copy")
@@ -105,6 +115,23 @@ def _check_pages(db: sqlite3.Connection, found: CheckedRun) -> None:
         return
     if told != ["ok"]:
         found.damage += [f"database: {line}" for text in told for line in text.splitlines()]
+
+
+def _tables_of(db: sqlite3.Connection) -> list[str]:
+    """Return the tables that a run should have; version 1 knew no tries."""
+    try:
+        there = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+    except DAMAGE:
+        return list(TABLES)
+    added_later = {"tries", "tool_results"} - there
+    return [table for table in TABLES if table not in added_later]
+
+
+def _check_ends(db: sqlite3.Connection, found: CheckedRun) -> None:
+    try:
+        check_tries(db)
+    except DAMAGE as error:
+        found.damage.append(f"tries: {_words(error)}")
 
 
 def _check_table(db: sqlite3.Connection, table: str, found: CheckedRun, *, keep_rows: bool) -> None:
@@ -133,7 +160,7 @@ def _check_table(db: sqlite3.Connection, table: str, found: CheckedRun, *, keep_
 def _rows(db: sqlite3.Connection, table: str, found: CheckedRun) -> Iterator[Row]:
     """Yield a table's rows; behind a damaged page go on row by row, or from the other end."""
     key = TABLES[table]
-    order = key or {"samples": "task_id, sample_id", "prompts": "prompt_hash"}[table]
+    order = key or ORDERS[table]
     seen: set[Any] = set()
     columns = "*" if key != "rowid" else "rowid, *"
     try:
@@ -185,14 +212,16 @@ def _identity(row: sqlite3.Row, order: str) -> tuple[Any, ...]:
 def _check_row(table: str, row: Row) -> None:
     """Raise what damage raises where a row isn't what was written."""
     if table in HASHED and row.get("row_hash") is not None:
-        values = [row[name] for name in HASHED[table].split(", ")]
+        values = [row.get(name) for name in HASHED[table].split(", ")]
+        if table == "completions":  # a row of one step has the hash that it had without steps
+            values[HASHED[table].split(", ").index("step")] = row.get("step") or None
         if schema.row_hash(*values) != row["row_hash"]:
             raise ValueError(f"{_name(row)} is not what was written (its hash is another)")
     match table:
         case "tasks":
             StoredPlan.parse(json.loads(row["record"]), where=row["task_id"])
         case "prompts" if row["messages"] is not None:
-            if prompt_hash(schema.unpack_messages(row["messages"])) != row["prompt_hash"]:
+            if prompt_hash(schema.unpack_prompt(row["messages"])) != row["prompt_hash"]:
                 raise ValueError(f"prompt {row['prompt_hash'][:12]} is not what was written")
         case "completions":
             _check_completion(row)
@@ -204,7 +233,8 @@ def _check_row(table: str, row: Row) -> None:
 
 def _check_completion(row: Row) -> None:
     names = [*schema.COMPLETION_COLUMNS.split(", "), "text_hash"]
-    added = [row.get(name) for name in ("finish_word", "model", "rest_hash")]
+    added: list[Any] = [row.get(name) for name in ("finish_word", "model", "rest_hash")]
+    added += [row.get("step", 0), row.get("logprobs"), row.get("is_greedy")]
     completion = schema.row_completion([*(row[name] for name in names), *added])
     kept = row.get("prompt_ids_hash")
     ids = completion.prompt_token_ids

@@ -19,7 +19,7 @@ class Columns:
 
     def completion(self) -> str:
         """Return what `schema.row_completion` reads, of completions c."""
-        names = ("finish_word", "model", "rest_hash")
+        names = ("finish_word", "model", "rest_hash", "step", "logprobs", "is_greedy")
         added = (self.added("completions", name, "c") for name in names)
         return ", ".join([schema.COMPLETION_COLUMNS, "c.text_hash", *added])
 
@@ -28,6 +28,7 @@ class Columns:
         names = schema.HASHED_OF_A_COMPLETION.split(", ")
         added = schema.ADDED["completions"]
         columns = [self.added("completions", n, "c") if n in added else f"c.{n}" for n in names]
+        columns[names.index("step")] = f"NULLIF({self.added('completions', 'step', 'c')}, 0)"
         return ", ".join([*columns, self.added("completions", "row_hash", "c")])
 
     def hashed_grade(self) -> str:

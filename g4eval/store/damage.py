@@ -84,6 +84,17 @@ def check_row(values: Sequence[Any], stored_hash: object, kinds: Iterable[type],
             raise ValueError(f"{what} holds {type(value).__name__} where {kind.__name__} belongs")
 
 
+def check_tries(db: sqlite3.Connection) -> None:
+    """Raise ValueError where a try that ended lacks the completion it ended with."""
+    lost = db.execute(
+        "SELECT sample_id, repeat FROM tries t WHERE state = 'finished' AND NOT EXISTS "
+        "(SELECT 1 FROM completions c WHERE c.task_id = t.task_id AND c.sample_id = t.sample_id "
+        "AND c.repeat = t.repeat AND c.step = t.last_step) LIMIT 1"
+    ).fetchone()
+    if lost is not None:
+        raise ValueError(f"the end of {lost[0]!r}/{lost[1]} is not what was written: it is missing")
+
+
 def check_whole(db: sqlite3.Connection, path: Path) -> None:
     """Raise ValueError where the pages or indexes of a database don't fit together.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from g4eval.errors import StoreError
+from g4eval.store import schema
 from g4eval.store.birth import DATABASE, HALF_MADE
 from g4eval.store.damage import HINT
 
@@ -36,6 +37,19 @@ def open_to_read(folder: Path) -> sqlite3.Connection:
     if str(failure).startswith("no such table"):  # older versions made a run under its own name
         _refuse_half_made(folder)
     raise StoreError(f"the run can't be read: {failure}", where=path) from failure
+
+
+def version_of(db: sqlite3.Connection, folder: Path) -> int:
+    """Return the version of a run's tables; raises StoreError for one newer than this g4eval."""
+    row = db.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchone()
+    version = 1 if row is None else int(row[0])
+    if version > schema.SCHEMA_VERSION:
+        raise StoreError(
+            f"the run is of store version {version}, and this g4eval knows {schema.SCHEMA_VERSION}",
+            where=folder,
+            hint="use the g4eval that wrote it, or a newer one",
+        )
+    return version
 
 
 def _refuse_half_made(folder: Path) -> NoReturn:

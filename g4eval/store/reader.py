@@ -5,19 +5,19 @@ be looked at while it is under way, or from a folder that can't be written.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from g4eval.errors import StoreError, UsageError, nearest
-from g4eval.records import Completion, Grade, Message, StopReason
+from g4eval.records import Completion, Grade, Message, StopReason, StoredTry, ToolResult
 from g4eval.store import schema
 from g4eval.store.birth import DATABASE
 from g4eval.store.columns import Columns
-from g4eval.store.damage import bordered, check_row, check_whole
+from g4eval.store.damage import bordered, check_row, check_tries, check_whole
 from g4eval.store.manifest import read_manifest
-from g4eval.store.opening import open_to_read
+from g4eval.store.opening import open_to_read, version_of
 from g4eval.store.rows import (
     N_HASHED,
     StoredRow,
@@ -66,12 +66,16 @@ class RunReader:
 
     @bordered
     def _look_at_columns(self) -> Columns:
+        self._version = version_of(self._db, self.folder)
+        schema.make_views(self._db, self._version)
         return Columns(self._db)
 
     def _check_whole(self) -> None:
         """Check the database's pages and indexes, once, before a table is read from it."""
         if not self._is_checked:
             check_whole(self._db, self.folder / DATABASE)
+            if self._version >= schema.VERSION_OF_TRIES:
+                check_tries(self._db)
             self._is_checked = True
 
     @bordered
@@ -142,7 +146,7 @@ class RunReader:
         self._check_whole()
         rows = self._db.execute(
             f"SELECT {self._columns.hashed_completion()}, {self._columns.hashed_grade()} "
-            "FROM completions c LEFT JOIN grades g ON g.id = "
+            "FROM answers c LEFT JOIN grades g ON g.id = "
             "(SELECT MAX(id) FROM grades WHERE key = c.key) "
             "WHERE c.task_id = ? ORDER BY c.sample_id, c.repeat",
             (task_id,),
@@ -176,7 +180,7 @@ class RunReader:
         self._check_whole()
         rows = self._db.execute(
             f"SELECT {self._columns.hashed_completion()}, {self._columns.hashed_grade()}, c.id "
-            "FROM completions c LEFT JOIN grades g ON g.id = "
+            "FROM answers c LEFT JOIN grades g ON g.id = "
             "(SELECT MAX(id) FROM grades WHERE key = c.key) WHERE c.task_id = ?",
             (task_id,),
         )
@@ -187,7 +191,7 @@ class RunReader:
     def written_texts(self, *, after: int) -> Iterator[tuple[int, str, str | None, str | None]]:
         """Yield row, text, reasoning and prompt hash of each completion behind row `after`."""
         rows = self._db.execute(
-            "SELECT id, text, reasoning, prompt_hash FROM completions WHERE id > ? ORDER BY id",
+            "SELECT id, text, reasoning, prompt_hash FROM answers WHERE id > ? ORDER BY id",
             (after,),
         )
         for row, text, reasoning, prompt_hash in rows:
@@ -209,7 +213,7 @@ class RunReader:
         rows = self._db.execute(
             "SELECT c.sample_id, c.repeat, c.text, c.reasoning, c.stop_reason, c.prompt_hash, "
             "c.prompt_tokens, c.reasoning_tokens, c.started_at, c.finished_at, "
-            f"{self._columns.hashed_grade()} FROM completions c LEFT JOIN grades g ON g.id = "
+            f"{self._columns.hashed_grade()} FROM answers c LEFT JOIN grades g ON g.id = "
             "(SELECT MAX(id) FROM grades WHERE key = c.key) "
             "WHERE c.task_id = ? ORDER BY c.sample_id, c.repeat",
             (task_id,),
@@ -244,7 +248,7 @@ class RunReader:
         where = "task_id = ?" if sample_id is None else "task_id = ? AND sample_id = ?"
         values = (task_id,) if sample_id is None else (task_id, sample_id)
         rows = self._db.execute(
-            f"SELECT {self._columns.completion()} FROM completions c WHERE {where} "
+            f"SELECT {self._columns.completion()} FROM answers c WHERE {where} "
             "ORDER BY sample_id, repeat",
             values,
         )
@@ -254,8 +258,8 @@ class RunReader:
     @bordered
     def ungraded(
         self, task_id: str, grader: str, version: int, *, after: int = 0, retry: bool, limit: int
-    ) -> list[tuple[int, Completion]]:
-        """Return (row id, completion) of the next ones that this grader's version must grade.
+    ) -> list[tuple[int, StoredTry]]:
+        """Return (row id, try) of the next ones that this grader's version must grade.
 
         Args:
             task_id: the task.
@@ -267,23 +271,41 @@ class RunReader:
         """
         graded = "AND g.outcome != 'ungraded'" if retry else ""
         rows = self._db.execute(
-            f"SELECT id, {self._columns.completion()} FROM completions c "
+            f"SELECT id, {self._columns.completion()} FROM answers c "
             "WHERE task_id = ? AND id > ? AND NOT EXISTS (SELECT 1 FROM grades g WHERE "
             f"g.key = c.key AND g.grader = ? AND g.grader_version = ? {graded}) "
             "ORDER BY id LIMIT ?",
             (task_id, after, grader, version, limit),
         )
-        return [(row[0], schema.row_completion(row[1:])) for row in rows]
+        return self._tries_of(task_id, rows)
 
     @bordered
-    def page(self, task_id: str, *, after: int, limit: int) -> list[tuple[int, Completion]]:
-        """Return (row id, completion) of the next completions behind row `after`."""
+    def page(self, task_id: str, *, after: int, limit: int) -> list[tuple[int, StoredTry]]:
+        """Return (row id, try) of the next ones that came to their end behind row `after`."""
         rows = self._db.execute(
-            f"SELECT id, {self._columns.completion()} FROM completions c "
+            f"SELECT id, {self._columns.completion()} FROM answers c "
             "WHERE task_id = ? AND id > ? ORDER BY id LIMIT ?",
             (task_id, after, limit),
         )
-        return [(row[0], schema.row_completion(row[1:])) for row in rows]
+        return self._tries_of(task_id, rows)
+
+    def _tries_of(self, task_id: str, rows: Iterable[Sequence[Any]]) -> list[tuple[int, StoredTry]]:
+        """Return (row id, try) of rows that hold an id and the last completion of a try."""
+        uses_tools = self._uses_tools(task_id)
+        tries = []
+        for row in rows:
+            last = schema.row_completion(row[1:])
+            place = last.task_id, last.sample_id, last.repeat
+            steps = (last,) if last.step == 0 else self.steps(*place)
+            results = self.tool_results(*place) if uses_tools else ()
+            tries.append((row[0], StoredTry(completions=steps, tool_results=results)))
+        return tries
+
+    def _uses_tools(self, task_id: str) -> bool:
+        if self._version < schema.VERSION_OF_TRIES:
+            return False
+        sql = "SELECT 1 FROM tool_results WHERE task_id = ? LIMIT 1"
+        return self._db.execute(sql, (task_id,)).fetchone() is not None
 
     @bordered
     def grade(self, key: str) -> Grade | None:
@@ -299,22 +321,57 @@ class RunReader:
     def last_row(self, task_id: str) -> int:
         """Return the row id of the task's newest completion; 0 without one."""
         row = self._db.execute(
-            "SELECT MAX(id) FROM completions WHERE task_id = ?", (task_id,)
+            "SELECT id FROM answers WHERE task_id = ? ORDER BY id DESC LIMIT 1", (task_id,)
         ).fetchone()
-        return row[0] or 0
+        return 0 if row is None else int(row[0])
 
     @bordered
-    def stored_repeats(self, task_id: str) -> set[tuple[str, int]]:
-        """Return the (sample, repeat) pairs of a task that have a completion."""
+    def finished_tries(self, task_id: str) -> set[tuple[str, int]]:
+        """Return the (sample, repeat) pairs of a task that came to their end."""
         rows = self._db.execute(
-            "SELECT sample_id, repeat FROM completions WHERE task_id = ?", (task_id,)
+            "SELECT sample_id, repeat FROM answers WHERE task_id = ?", (task_id,)
         )
         return {(sample_id, repeat) for sample_id, repeat in rows}
 
     @bordered
-    def keys(self) -> set[str]:
-        """Return the keys of all completions."""
-        return {key for (key,) in self._db.execute("SELECT key FROM completions")}
+    def begun_tries(self, task_id: str) -> set[tuple[str, int]]:
+        """Return the (sample, repeat) pairs of which a step is stored and the end is not."""
+        rows = self._db.execute(
+            "SELECT DISTINCT sample_id, repeat FROM completions c WHERE task_id = ? AND NOT EXISTS "
+            f"(SELECT 1 FROM answers a WHERE {_SAME_TRY})",
+            (task_id,),
+        )
+        return {(sample_id, repeat) for sample_id, repeat in rows}
+
+    @bordered
+    def steps(self, task_id: str, sample_id: str, repeat: int) -> tuple[Completion, ...]:
+        """Return all completions of one try in order of their steps."""
+        rows = self._db.execute(
+            f"SELECT {self._columns.completion()} FROM completions c "
+            "WHERE task_id = ? AND sample_id = ? AND repeat = ? ORDER BY step",
+            (task_id, sample_id, repeat),
+        )
+        return tuple(schema.row_completion(row) for row in rows)
+
+    @bordered
+    def tool_results(self, task_id: str, sample_id: str, repeat: int) -> tuple[ToolResult, ...]:
+        """Return what tools gave back in one try, in the order in which it was stored."""
+        if self._version < schema.VERSION_OF_TRIES:
+            return ()
+        rows = self._db.execute(
+            "SELECT step, tool, arguments, result FROM tool_results "
+            "WHERE task_id = ? AND sample_id = ? AND repeat = ? ORDER BY id",
+            (task_id, sample_id, repeat),
+        )
+        return tuple(
+            ToolResult(
+                step=step,
+                tool=tool,
+                arguments=schema.unpack_text(arguments),
+                result=schema.unpack_text(result),
+            )
+            for step, tool, arguments, result in rows
+        )
 
     @bordered
     def has_completion(self, key: str) -> bool:
@@ -365,8 +422,8 @@ class RunReader:
         )
         rows = self._db.execute(
             f"SELECT key, task_id, sample_id, repeat, error, at, {added} FROM attempts a "
-            "WHERE task_id = ? AND NOT EXISTS (SELECT 1 FROM completions c WHERE c.task_id = "
-            "a.task_id AND c.sample_id = a.sample_id AND c.repeat = a.repeat) ORDER BY id",
+            f"WHERE task_id = ? AND NOT EXISTS (SELECT 1 FROM answers c WHERE {_SAME_TRY}) "
+            "ORDER BY id",
             (task_id,),
         )
         found = {}
@@ -394,6 +451,9 @@ class RunReader:
         names = ("started_at", "ended_at", "completions", "completion_tokens")
         rows = self._db.execute(f"SELECT {', '.join(names)} FROM sessions ORDER BY id")
         return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+_SAME_TRY = "a.task_id = c.task_id AND a.sample_id = c.sample_id AND a.repeat = c.repeat"
 
 
 def find_run(name: str, runs_dir: Path) -> Path:

@@ -12,6 +12,7 @@ from g4eval.store.damage import check_row
 N_HASHED = len(schema.HASHED_OF_A_COMPLETION.split(", "))
 _COMPLETION_KINDS = (
     *(str, str, str, int, str, str, str, str, int, int, int, float, float, str, str, str, str, str),
+    *(int, int),
 )
 _GRADE_KINDS = (str, str, int, str, str, str, str, str, str, float)
 

@@ -21,10 +21,23 @@ from typing import IO, Any, Self
 
 from g4eval.errors import EngineError, StoreError
 from g4eval.fingerprint import prompt_hash
-from g4eval.records import Attempt, Completion, Grade, Json, Message, Request, Sample
+from g4eval.records import (
+    Attempt,
+    Chat,
+    Completion,
+    Grade,
+    Json,
+    Request,
+    Sample,
+    Text,
+    TokenIds,
+    ToolResult,
+    Try,
+)
 from g4eval.store import schema
 from g4eval.store.birth import DATABASE, Birth, Statement, make_run
 from g4eval.store.manifest import write_manifest
+from g4eval.store.migration import migrate, remove_copy
 from g4eval.store.reader import RunReader
 
 COMPLETIONS_PER_COMMIT = 64
@@ -35,15 +48,20 @@ QUEUE_ROWS = 1024  # rows waiting to be written, before add_* waits
 
 _INSERT_COMPLETION = (
     f"INSERT INTO completions ({schema.COMPLETION_COLUMNS}, {schema.MORE_COLUMNS}) "
-    f"VALUES ({', '.join('?' * 24)}) ON CONFLICT (key) DO NOTHING"
+    f"VALUES ({', '.join('?' * 27)}) ON CONFLICT (key) DO NOTHING"
 )
 _INSERT_GRADE = (
     f"INSERT INTO grades ({schema.GRADE_COLUMNS}, graded_at, row_hash) "
     f"VALUES ({', '.join('?' * 11)})"
 )
 _INSERT_ATTEMPT = (
-    "INSERT INTO attempts (key, task_id, sample_id, repeat, error, at, refused, row_hash) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO attempts (key, task_id, sample_id, repeat, error, at, refused, step, row_hash) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_INSERT_TRY = "INSERT OR REPLACE INTO tries VALUES (?, ?, ?, ?, ?)"
+_INSERT_TOOL_RESULT = (
+    "INSERT INTO tool_results (task_id, sample_id, repeat, step, tool, arguments, result) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
 _INSERT_PROMPT = "INSERT OR IGNORE INTO prompts (prompt_hash, messages) VALUES (?, ?)"
 
@@ -95,6 +113,8 @@ class RunStore(RunReader):
             with contextlib.ExitStack() as undo:
                 self._lock = undo.enter_context(_lock(folder))
                 self.is_new = make_run(folder, birth)
+                if not self.is_new:
+                    migrate(folder)
                 self._writer = _Writer(folder / DATABASE)
                 undo.pop_all()
         except (OSError, sqlite3.Error) as error:
@@ -177,16 +197,12 @@ class RunStore(RunReader):
 
     def expect(self, request: Request, *, gated: bool) -> None:
         """Note the prompt of a request that goes out now: its text, or for gated tasks its hash."""
-        self.expect_prompt(request.key, request.messages, gated=gated)
-
-    def expect_prompt(self, key: str, messages: tuple[Message, ...], *, gated: bool) -> None:
-        """Note the prompt of the completion that will be added under `key`."""
         self._session.started = self._session.started or time.time()
-        hashed = prompt_hash(messages)
+        hashed = prompt_hash(request.prompt)
         if hashed != self._last_prompt:  # the repeats of a sample come one after the other
             self._last_prompt = hashed
-            self._writer.put(_INSERT_PROMPT, (hashed, None if gated else messages))
-        self._prompt_hashes[key] = hashed, gated
+            self._writer.put(_INSERT_PROMPT, (hashed, None if gated else request.prompt))
+        self._prompt_hashes[request.key] = hashed, gated
 
     async def add_completion(self, completion: Completion) -> None:
         """Store a completion; waits only while the writer is far behind."""
@@ -197,13 +213,37 @@ class RunStore(RunReader):
         hashed, gated = self._prompt_hashes.pop(completion.key, (None, False))
         await self._put(_INSERT_COMPLETION, (completion, hashed, not gated))
 
+    async def add_answer(self, completion: Completion) -> None:
+        """Store the completion of a try that asks one question: the whole of it."""
+        await self.add_completion(completion)
+        c = completion
+        await self._put(_INSERT_TRY, (c.task_id, c.sample_id, c.repeat, "finished", c.step))
+
+    async def end_try(self, ended: Try | Attempt) -> None:
+        """Note that a try came to its end, by its last step or by a request that failed for good.
+
+        After its completions and in their order, so never in an earlier commit than theirs.
+        """
+        if isinstance(ended, Try):
+            row = (ended.task_id, ended.sample.sample_id, ended.repeat, "finished")
+            await self._put(_INSERT_TRY, (*row, ended.completion.step))
+        else:
+            row = (ended.task_id, ended.sample_id, ended.repeat, "failed")
+            await self._put(_INSERT_TRY, (*row, ended.step))
+
+    async def add_tool_result(
+        self, task_id: str, sample_id: str, repeat: int, found: ToolResult
+    ) -> None:
+        """Store what a tool gave back in a try."""
+        await self._put(_INSERT_TOOL_RESULT, (found, task_id, sample_id, repeat))
+
     async def add_attempt(self, attempt: Attempt) -> None:
         """Store a failure, so that the sample counts as ungraded until it is sent again."""
         self._prompt_hashes.pop(attempt.key, None)
         a = attempt
         error, at, refused = schema.storable(a.error), float(a.at), int(a.refused)
         row = (a.key, a.task_id, a.sample_id, a.repeat, error, at, refused)
-        await self._put(_INSERT_ATTEMPT, (*row, schema.row_hash(*row)))
+        await self._put(_INSERT_ATTEMPT, (*row, a.step, schema.row_hash(*row)))
 
     def _check_model(self, name: str) -> None:
         """Refuse the answer of another model than the run's; a server may be changed behind it."""
@@ -253,6 +293,7 @@ class _Writer:
         self._path = path
         self._queue: queue.SimpleQueue[Statement | threading.Event | None] = queue.SimpleQueue()
         self._error: BaseException | None = None
+        self._has_committed = False
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             self._prepare()
@@ -263,13 +304,10 @@ class _Writer:
         self._thread.start()
 
     def _prepare(self) -> None:
-        """Set the database up for writing, and add what an older version didn't know."""
+        """Set the database up for writing."""
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute(f"PRAGMA wal_autocheckpoint = {PAGES_PER_CHECKPOINT}")
-        self._db.execute("BEGIN IMMEDIATE")
-        schema.add_columns(self._db)
-        self._db.execute("COMMIT")
 
     @property
     def waiting(self) -> int:
@@ -351,15 +389,22 @@ class _Writer:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
+        if not self._has_committed:
+            self._has_committed = True
+            remove_copy(self._path.parent)
 
 
 def _encode(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Compress completions and prompts here, on the writer's thread; other values are ready."""
+    """Compress long texts here, on the writer's thread; other values are ready."""
     if isinstance(values[0], Completion):
         completion, hashed, keep_prompt_ids = values
         return schema.completion_row(completion, hashed, keep_prompt_ids=keep_prompt_ids)
-    if isinstance(values[-1], tuple):
-        return values[0], schema.pack_messages(values[-1])
+    if isinstance(values[-1], Chat | Text | TokenIds):
+        return values[0], schema.pack_prompt(values[-1])
+    if isinstance(values[0], ToolResult):
+        found, *place = values
+        texts = schema.pack_text(found.arguments), schema.pack_text(found.result)
+        return (*place, found.step, found.tool, *texts)
     return values
 
 

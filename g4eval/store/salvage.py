@@ -10,7 +10,7 @@ from typing import Any
 from g4eval.errors import StoreError
 from g4eval.store import schema
 from g4eval.store.birth import DATABASE, Birth, Statement, has_run
-from g4eval.store.checking import TABLES, CheckedRun
+from g4eval.store.checking import TABLES, CheckedRun, Row
 from g4eval.store.manifest import write_manifest
 from g4eval.store.run_store import RunStore
 
@@ -64,8 +64,12 @@ def blank_gated_ids(folder: Path) -> int:
 def _statements(found: CheckedRun, run_id: str) -> Iterator[Statement]:
     """Yield the inserts of all rows but the schema's own, under the new run's name."""
     keys = {row["key"] for row in found.rows["completions"]}
+    ends = {(*_place(row), row.get("step", 0)) for row in found.rows["completions"]}
     for table in TABLES:
-        for row in sorted(found.rows[table], key=lambda row: row.get("id", 0)):
+        rows = found.rows.get(table, [])
+        if table == "tries" and table not in found.rows:  # of version 1: each was a whole try
+            rows = [{**_try(row), "state": "finished"} for row in found.rows["completions"]]
+        for row in sorted(rows, key=lambda row: row.get("id", 0)):
             values = dict(row)
             if table == "meta":
                 if values["name"] == "schema_version":
@@ -73,11 +77,23 @@ def _statements(found: CheckedRun, run_id: str) -> Iterator[Statement]:
                 values = _renamed(values, run_id)
             if table == "grades" and values["key"] not in keys:
                 continue  # its completion is lost, and is made again
+            is_end = table == "tries" and values["state"] == "finished"
+            if is_end and (*_place(row), values["last_step"]) not in ends:
+                continue  # its end is lost, and is made again
             for number in ("rowid", "id"):  # numbered anew, in the same order
                 values.pop(number, None)
             names = ", ".join(values)
             marks = ", ".join("?" * len(values))
             yield f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(values.values())
+
+
+def _place(row: Row) -> tuple[Any, ...]:
+    return row["task_id"], row["sample_id"], row["repeat"]
+
+
+def _try(row: Row) -> dict[str, Any]:
+    names = ("task_id", "sample_id", "repeat")
+    return {**{name: row[name] for name in names}, "last_step": 0}
 
 
 def _renamed(values: dict[str, Any], run_id: str) -> dict[str, Any]:

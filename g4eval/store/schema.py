@@ -9,16 +9,33 @@ import sqlite3
 import threading
 from array import array
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from hashlib import blake2b
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import zstandard
 
-from g4eval.records import Completion, Grade, Message, Outcome, StopReason, Thought
+from g4eval.records import (
+    Chat,
+    Completion,
+    Grade,
+    Media,
+    Message,
+    Outcome,
+    Prompt,
+    StopReason,
+    Text,
+    Thought,
+    TokenIds,
+    ToolCall,
+)
 
-SCHEMA_VERSION = 1
+T = TypeVar("T", int, float)
+
+SCHEMA_VERSION = 2
+VERSION_OF_TRIES = 2  # before, every completion was a try of one step that had ended
 MOST_FRAME_BYTES = 2**30  # of one text, unpacked: what a damaged header says is not believed
 
 SCHEMA = """
@@ -37,8 +54,18 @@ CREATE TABLE IF NOT EXISTS completions (
   prompt_token_ids BLOB, token_ids BLOB,
   prompt_tokens INTEGER, reasoning_tokens INTEGER, completion_tokens INTEGER,
   started_at REAL NOT NULL, finished_at REAL NOT NULL, target TEXT,
-  UNIQUE (task_id, sample_id, repeat)
+  step INTEGER NOT NULL DEFAULT 0,
+  UNIQUE (task_id, sample_id, repeat, step)
 );
+CREATE TABLE IF NOT EXISTS tries (
+  task_id TEXT NOT NULL, sample_id TEXT NOT NULL, repeat INTEGER NOT NULL,
+  state TEXT NOT NULL, last_step INTEGER NOT NULL, PRIMARY KEY (task_id, sample_id, repeat)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS tool_results (
+  id INTEGER PRIMARY KEY, task_id TEXT NOT NULL, sample_id TEXT NOT NULL, repeat INTEGER NOT NULL,
+  step INTEGER NOT NULL, tool TEXT NOT NULL, arguments BLOB NOT NULL, result BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS tool_results_by_try ON tool_results (task_id, sample_id, repeat);
 CREATE TABLE IF NOT EXISTS grades (
   id INTEGER PRIMARY KEY, key TEXT NOT NULL, grader TEXT NOT NULL, grader_version INTEGER NOT NULL,
   outcome TEXT NOT NULL, extraction TEXT, lenient_extraction TEXT, lenient_outcome TEXT,
@@ -64,6 +91,9 @@ ADDED: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "prompt_ids_hash": ("TEXT", "NULL"),  # of prompt_token_ids, kept where they are not
         "rest_hash": ("TEXT", "NULL"),  # of the frames of raw_text and token_ids
         "row_hash": ("TEXT", "NULL"),  # of the rest of the row
+        "step": ("INTEGER NOT NULL DEFAULT 0", "0"),  # of the try
+        "logprobs": ("BLOB", "NULL"),  # of a scored continuation
+        "is_greedy": ("INTEGER", "NULL"),  # of it: whether each token was the most likely one
     },
     "meta": {"row_hash": ("TEXT", "NULL")},
     "tasks": {"row_hash": ("TEXT", "NULL")},
@@ -71,6 +101,7 @@ ADDED: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "grades": {"row_hash": ("TEXT", "NULL")},
     "attempts": {
         "refused": ("INTEGER NOT NULL DEFAULT 0", "0"),  # 1: can never succeed
+        "step": ("INTEGER NOT NULL DEFAULT 0", "0"),  # of the try
         "row_hash": ("TEXT", "NULL"),
     },
 }
@@ -82,7 +113,7 @@ ANSWERING_MODEL = "answering_model"  # of meta: the server's name for who answer
 HASHED_OF_A_COMPLETION = (
     "key, task_id, sample_id, repeat, stop_reason, thought, text_hash, prompt_hash, "
     "prompt_tokens, reasoning_tokens, completion_tokens, started_at, finished_at, target, "
-    "prompt_ids_hash, rest_hash, finish_word, model"
+    "prompt_ids_hash, rest_hash, finish_word, model, step, is_greedy"
 )
 COMPLETION_COLUMNS = (
     "key, task_id, sample_id, repeat, stop_reason, thought, text, reasoning, raw_text, "
@@ -101,7 +132,10 @@ STOP_REASONS = {reason.value: reason for reason in StopReason}
 THOUGHTS = {thought.value: thought for thought in Thought}
 
 
-MORE_COLUMNS = "finish_word, model, text_hash, prompt_hash, prompt_ids_hash, rest_hash, row_hash"
+MORE_COLUMNS = (
+    "finish_word, model, text_hash, prompt_hash, prompt_ids_hash, rest_hash, step, logprobs, "
+    "is_greedy, row_hash"
+)
 
 
 class _More(NamedTuple):
@@ -113,6 +147,31 @@ class _More(NamedTuple):
     prompt_hash: str | None
     prompt_ids_hash: str | None
     rest_hash: str | None
+    step: int
+    logprobs: bytes | None
+    is_greedy: int | None
+
+
+def statements() -> list[str]:
+    """Return the statements that make the tables which aren't there."""
+    return [statement for statement in SCHEMA.split(";") if statement.strip()]
+
+
+def make_views(db: sqlite3.Connection, version: int) -> None:
+    """Make the view `answers` for one connection: the last completion of each try that ended.
+
+    Args:
+        db: a reader's.
+        version: of its tables.
+    """
+    ended = ""
+    if version >= VERSION_OF_TRIES:  # CROSS: completions outside, so that their order is kept
+        ended = (
+            " CROSS JOIN tries t WHERE t.task_id = c.task_id AND t.sample_id = c.sample_id"
+            " AND t.repeat = c.repeat AND t.last_step = c.step AND t.state = 'finished'"
+        )
+    db.execute("PRAGMA temp_store = MEMORY")  # a reader writes nowhere
+    db.execute(f"CREATE TEMP VIEW answers AS SELECT c.* FROM completions c{ended}")
 
 
 def add_columns(db: sqlite3.Connection) -> None:
@@ -145,11 +204,16 @@ def ids_hash(ids: Sequence[int] | None) -> str | None:
     return blake2b(_little_endian(array("i", ids)).tobytes(), digest_size=16).hexdigest()
 
 
-def rest_hash(raw_text: bytes | None, token_ids: bytes | None) -> str | None:
+def rest_hash(
+    raw_text: bytes | None, token_ids: bytes | None, logprobs: bytes | None = None
+) -> str | None:
     """Return the hash of the frames that no table reads."""
-    if raw_text is None and token_ids is None:
+    if raw_text is None and token_ids is None and logprobs is None:
         return None
-    return blake2b(b"%b\0%b" % (raw_text or b"", token_ids or b""), digest_size=8).hexdigest()
+    whole = b"%b\0%b" % (raw_text or b"", token_ids or b"")
+    if logprobs is not None:
+        whole += b"\0" + logprobs
+    return blake2b(whole, digest_size=8).hexdigest()
 
 
 def text_hash(text: str, reasoning: str | None) -> str:
@@ -199,12 +263,26 @@ def unpack_ids(frame: bytes | None) -> list[int] | None:
     return _little_endian(ids).tolist()
 
 
-def _little_endian(ids: "array[int]") -> "array[int]":
+def pack_floats(values: Sequence[float] | None) -> bytes | None:
+    """Return numbers as a zstd frame of little-endian float64."""
+    return None if values is None else pack_bytes(_little_endian(array("d", values)).tobytes())
+
+
+def unpack_floats(frame: bytes | None) -> tuple[float, ...] | None:
+    """Return the numbers of a frame made by `pack_floats`."""
+    if frame is None:
+        return None
+    values = array("d")
+    values.frombytes(unpack_bytes(frame))
+    return tuple(_little_endian(values))
+
+
+def _little_endian(numbers: "array[T]") -> "array[T]":
     import sys  # noqa: PLC0415  only its byte order
 
     if sys.byteorder == "big":
-        ids.byteswap()
-    return ids
+        numbers.byteswap()
+    return numbers
 
 
 def completion_row(
@@ -213,21 +291,24 @@ def completion_row(
     """Return a completion as COMPLETION_COLUMNS and MORE_COLUMNS."""
     c = completion
     raw_text = None if c.raw_text is None else pack_text(c.raw_text)
-    token_ids = pack_ids(c.token_ids)
+    token_ids, logprobs = pack_ids(c.token_ids), pack_floats(c.logprobs)
     more = _More(
         finish_word=storable(c.finish_word),
         model=storable(c.model),
         text_hash=text_hash(c.text, c.reasoning),
         prompt_hash=prompt_hash,
         prompt_ids_hash=ids_hash(c.prompt_token_ids),
-        rest_hash=rest_hash(raw_text, token_ids),
+        rest_hash=rest_hash(raw_text, token_ids, logprobs),
+        step=c.step,
+        logprobs=logprobs,
+        is_greedy=None if c.is_greedy is None else int(c.is_greedy),
     )
     stop_reason, thought = c.stop_reason.value, c.thought.value
     hashed = row_hash(
         c.key, c.task_id, c.sample_id, c.repeat, stop_reason, thought, more.text_hash, prompt_hash,
         c.prompt_tokens, c.reasoning_tokens, c.completion_tokens, float(c.started_at),
         float(c.finished_at), c.target, more.prompt_ids_hash, more.rest_hash, more.finish_word,
-        more.model,
+        more.model, c.step or None, more.is_greedy,
     )  # fmt: skip
     return (
         c.key,
@@ -253,7 +334,7 @@ def completion_row(
 
 
 def row_completion(row: Sequence[Any]) -> Completion:
-    """Return the completion of COMPLETION_COLUMNS, hash of the texts, finish word, model, rest.
+    """Return the completion of what `Columns.completion` selects.
 
     Raises ValueError where its texts or token ids are not what was written.
     """
@@ -261,7 +342,7 @@ def row_completion(row: Sequence[Any]) -> Completion:
     reasoning = None if row[7] is None else unpack_text(row[7])
     if text_hash(text, reasoning) != row[17]:
         raise ValueError(f"the text of {row[2]!r}/{row[3]} is not what was written")
-    if row[20] is not None and rest_hash(row[8], row[10]) != row[20]:
+    if row[20] is not None and rest_hash(row[8], row[10], row[22]) != row[20]:
         raise ValueError(f"the token ids of {row[2]!r}/{row[3]} are not what was written")
     return Completion(
         key=row[0],
@@ -283,6 +364,9 @@ def row_completion(row: Sequence[Any]) -> Completion:
         target=row[16],
         finish_word=row[18],
         model=row[19],
+        step=row[21],
+        logprobs=unpack_floats(row[22]),
+        is_greedy=None if row[23] is None else bool(row[23]),
     )
 
 
@@ -322,14 +406,57 @@ def _details(text: str) -> Mapping[str, Any]:
     return MappingProxyType(json.loads(text))
 
 
-def pack_messages(messages: Sequence[Message]) -> bytes:
-    """Return a prompt as a zstd frame of JSON."""
-    return pack_text(json.dumps([{"role": m.role, "content": m.content} for m in messages]))
+def pack_prompt(prompt: Prompt) -> bytes:
+    """Return a prompt as a zstd frame of JSON: a list of turns, so that one reader reads all.
+
+    A text is one turn of role `text`, token ids are one of role `token_ids`.
+    """
+    turns: list[dict[str, Any]]
+    match prompt:
+        case Chat():
+            turns = [_turn(message) for message in prompt.messages]
+        case Text():
+            turns = [{"role": "text", "content": prompt.text}]
+        case TokenIds():
+            turns = [{"role": "token_ids", "content": " ".join(map(str, prompt.ids))}]
+    return pack_text(json.dumps(turns))
+
+
+def unpack_prompt(frame: bytes) -> Prompt:
+    """Return the prompt of a frame made by `pack_prompt`."""
+    messages = unpack_messages(frame)
+    match messages:
+        case [Message(role="text")]:
+            return Text(messages[0].content)
+        case [Message(role="token_ids")]:
+            return TokenIds(tuple(map(int, messages[0].content.split())))
+        case _:
+            return Chat(messages)
 
 
 def unpack_messages(frame: bytes) -> tuple[Message, ...]:
-    """Return the prompt of a frame made by `pack_messages`."""
-    return tuple(Message(**turn) for turn in json.loads(unpack_text(frame)))
+    """Return the turns of a frame made by `pack_prompt`."""
+    return tuple(
+        Message(
+            role=turn["role"],
+            content=turn["content"],
+            media=tuple(Media(**media) for media in turn.get("media", ())),
+            tool_calls=tuple(ToolCall(**call) for call in turn.get("tool_calls", ())),
+            call_id=turn.get("call_id", ""),
+        )
+        for turn in json.loads(unpack_text(frame))
+    )
+
+
+def _turn(message: Message) -> dict[str, Any]:
+    turn: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.media:
+        turn["media"] = [asdict(media) for media in message.media]
+    if message.tool_calls:
+        turn["tool_calls"] = [asdict(call) for call in message.tool_calls]
+    if message.call_id:
+        turn["call_id"] = message.call_id
+    return turn
 
 
 def storable(text: str | None) -> str | None:

@@ -7,6 +7,7 @@ A family is a folder. Each `.yaml` file in it is a task; `plugin.py`, if there, 
     prompt_fields(sample, repeat) -> dict        more fields for the prompt, per repeat
     select(samples, settings) -> list[Sample]    which samples a TASK.KEY asks for
     a grader class, named by `grader: plugin:CLASS`
+    a dialogue class, named by `dialogue: plugin:CLASS`: dialogue.py
 """
 
 import hashlib
@@ -14,6 +15,7 @@ import importlib.util
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +26,8 @@ from g4eval.config import parse_model, read_yaml
 from g4eval.errors import ConfigError, TaskError, UsageError, nearest
 from g4eval.records import Json, Message, Sample
 from g4eval.task.choices import shown_options
-from g4eval.task.plugins import call_hook, load_plugin, wrong_result
+from g4eval.task.dialogue import Dialogue, OneQuestion
+from g4eval.task.plugins import GuardedDialogue, call_hook, load_plugin, wrong_result
 from g4eval.task.prompts import render_messages
 from g4eval.task.spec import TaskSpec
 
@@ -62,6 +65,21 @@ class Task:
                 raise wrong_result(function, self.spec, what)
             fields = {**fields, **more}
         return render_messages(prompt, self.folder, fields, task_id=self.spec.id)
+
+    def dialogue(self, variant: str) -> Dialogue:
+        """Return what is asked in a try, in one of the task's wordings."""
+        first_prompt = partial(self.messages, variant=variant)
+        name = self.spec.dialogue
+        if name is None:
+            return OneQuestion(first_prompt)
+        make = self.function(name.removeprefix("plugin:"))
+        if make is None:
+            raise TaskError(
+                f"the plugin has no class {name.removeprefix('plugin:')!r}",
+                where=self.plugin_path,
+                hint="dialogue: plugin:CLASS names one of its classes",
+            )
+        return GuardedDialogue(call_hook(make, self.spec, self.folder, (first_prompt,)), self.spec)
 
     def prompt_sha256(self, variant: str) -> str:
         """Return the SHA-256 over the template files of one wording."""

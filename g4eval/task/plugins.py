@@ -6,12 +6,14 @@ call of it maps whatever it raises, and whatever it returns that isn't asked for
 with file and line. What it prints goes to stderr: stdout is data.
 """
 
+import asyncio
 import contextlib
 import importlib.util
 import os
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing import parent_process
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +22,8 @@ from typing import Any
 from g4eval.bundled import bundled_dir
 from g4eval.errors import G4EvalError, TaskError
 from g4eval.interrupts import was_interrupted
+from g4eval.records import Sample
+from g4eval.task.dialogue import Ask, Dialogue
 from g4eval.task.spec import TaskSpec
 from g4eval.task.worker import IdleError, in_worker
 
@@ -90,6 +94,34 @@ def guarded(blame: Callable[[BaseException], TaskError], *, quote: bool = True) 
     finally:
         if os.getpid() != me:
             os._exit(1)  # a process that it forked goes no further than its hook
+
+
+@dataclass(frozen=True, slots=True)
+class GuardedDialogue:
+    """A plugin's dialogue: what it raises is its own mistake, told with its line."""
+
+    dialogue: Dialogue
+    spec: TaskSpec
+
+    async def run(self, sample: Sample, repeat: int, ask: Ask) -> None:
+        """Run it; raises TaskError for a bug of its own, and what `ask` raised as it is."""
+        try:
+            await self.dialogue.run(sample, repeat, ask)
+        except (G4EvalError, asyncio.CancelledError):
+            raise
+        except BaseException as error:
+            known = error.subgroup(G4EvalError) if isinstance(error, BaseExceptionGroup) else None
+            if known is not None:  # of a TaskGroup: the first one stopped the others
+                raise _first_of(known) from error
+            if isinstance(error, KeyboardInterrupt) and was_interrupted():
+                raise
+            blamed = hook_error(error, type(self.dialogue).run, self.spec)
+            raise blamed from (None if self.spec.gated else error)
+
+
+def _first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = errors.exceptions[0]
+    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def hook_error(error: BaseException, function: Callable[..., Any], spec: TaskSpec) -> TaskError:

@@ -104,6 +104,7 @@ class TaskSpec(Strict):
     data: DataSpec
     prompts: Mapping[str, PromptSpec] = Field(min_length=1)
     prompt: str = "default"  # the variant used unless TASK.prompt says another
+    dialogue: Text | None = None  # plugin:CLASS; None: the prompt is asked once
     grader: Text  # a name of graders/base.py, or plugin:CLASS
     metrics: tuple[Metric, ...] = Field(
         default=("accuracy",), min_length=1

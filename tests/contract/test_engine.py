@@ -26,9 +26,8 @@ from g4eval.engines.openai_http import OpenAIEngine, OpenAIOptions
 from g4eval.engines.vllm_local import VllmEngine
 from g4eval.engines.vllm_options import VllmOptions
 from g4eval.fingerprint import canonical_json
-from g4eval.pipeline import answers
 from g4eval.records import Attempt, Completion, Request, StopReason
-from tests.driving import collect, complete_all, make_request
+from tests.driving import answers, collect, complete_all, make_request
 from tests.http_server import HttpRequest, HttpServer, Reply
 from tests.serving import GPU_SHARE
 

@@ -6,11 +6,12 @@ import pickle
 import pytest
 
 from g4eval.errors import DataError
-from g4eval.graders.base import GRADERS, Grader, grade_completion
+from g4eval.graders.base import GRADERS, Grader, grade_try
 from g4eval.graders.pool import GraderRef
 from g4eval.records import Completion, Outcome, Sample, StopReason, Thought
 from g4eval.task.datasets import load_samples
 from g4eval.task.loader import Task, find_tasks
+from tests.driving import try_of
 
 HOSTILE = [
     "",
@@ -72,7 +73,7 @@ def test_own_example_of_a_right_answer_is_right_and_of_a_wrong_one_wrong(task_id
             for right in (True, False):
                 text = grader.example(sample, repeat, right=right)
                 assert text is not None
-                grade = grader.grade(sample, completion(text, sample, repeat))
+                grade = grader.grade(try_of(sample, completion(text, sample, repeat)))
                 wanted = Outcome.CORRECT if right else Outcome.INCORRECT
                 assert grade.outcome is wanted, (sample.sample_id, repeat, text)
 
@@ -81,14 +82,14 @@ def test_own_example_of_a_right_answer_is_right_and_of_a_wrong_one_wrong(task_id
 def test_nothing_a_model_writes_raises_or_is_right_by_accident(task_id, request) -> None:
     grader, samples = subject(task_id, request)
     for text in HOSTILE:
-        grade = grader.grade(samples[0], completion(text, samples[0]))
+        grade = grader.grade(try_of(samples[0], completion(text, samples[0])))
         assert grade.outcome in (Outcome.INCORRECT, Outcome.NO_ANSWER)
 
 
 @pytest.mark.parametrize("task_id", PURE)
 def test_grade_names_completion_grader_and_version_and_can_be_stored(task_id, request) -> None:
     grader, samples = subject(task_id, request)
-    grade = grader.grade(samples[0], completion("5", samples[0]))
+    grade = grader.grade(try_of(samples[0], completion("5", samples[0])))
     assert (grade.key, grade.grader, grade.grader_version) == ("k", grader.name, grader.version)
     assert pickle.loads(pickle.dumps(grade)) == grade
 
@@ -97,7 +98,7 @@ def test_grade_names_completion_grader_and_version_and_can_be_stored(task_id, re
 def test_same_completion_gets_the_same_grade(task_id, request) -> None:
     grader, samples = subject(task_id, request)
     text = grader.example(samples[0], 1, right=True) or ""
-    grades = [grader.grade(samples[0], completion(text, samples[0], 1)) for _ in range(3)]
+    grades = [grader.grade(try_of(samples[0], completion(text, samples[0], 1))) for _ in range(3)]
     assert grades[0] == grades[1] == grades[2]
 
 
@@ -105,7 +106,9 @@ def test_same_completion_gets_the_same_grade(task_id, request) -> None:
 def test_unfinished_thought_has_no_answer(task_id, request) -> None:
     grader, samples = subject(task_id, request)
     text = grader.example(samples[0], 0, right=True) or ""
-    grade = grade_completion(grader, samples[0], completion(text, samples[0], thought=Thought.OPEN))
+    grade = grade_try(
+        grader, try_of(samples[0], completion(text, samples[0], thought=Thought.OPEN))
+    )
     assert grade.outcome is Outcome.NO_ANSWER
 
 

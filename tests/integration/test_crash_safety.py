@@ -44,12 +44,13 @@ class SlowGrader:
     name = "slow"
     version = 1
 
-    def grade(self, sample, completion):
+    def grade(self, one_try):
         time.sleep(0.001)
-        found = last_boxed(completion.text)
-        outcome = Outcome.CORRECT if found == str(sample.target) else Outcome.INCORRECT
+        found = last_boxed(one_try.completion.text)
+        right = found == str(one_try.sample.target)
+        outcome = Outcome.CORRECT if right else Outcome.INCORRECT
         return Grade(
-            key=completion.key, grader=self.name, grader_version=1, outcome=outcome,
+            key=one_try.key, grader=self.name, grader_version=1, outcome=outcome,
             extraction=found,
         )
 

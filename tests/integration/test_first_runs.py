@@ -13,11 +13,12 @@ import pytest
 
 from g4eval.config import RunConfig
 from g4eval.fingerprint import request_seed
-from g4eval.pipeline import RunPlan, render_requests
+from g4eval.plan import RunPlan
 from g4eval.planning import find_profile, plan_tasks
 from g4eval.stats.summary import summarise
 from g4eval.store.reader import RunReader
 from tests.conftest import ROOT, Cli
+from tests.driving import render_requests
 
 FIXTURE = ROOT / "tests" / "fixtures" / "first_runs"
 EXPECTED = json.loads((FIXTURE / "expected.json").read_text())

@@ -19,8 +19,8 @@ from g4eval.engines.gemma.engine import GemmaEngine  # noqa: E402
 from g4eval.engines.gemma.scoring import log_probability_rows  # noqa: E402
 from g4eval.engines.gemma.weights import load_model  # noqa: E402
 from g4eval.engines.weights_fingerprint import _sha256  # noqa: E402
-from g4eval.pipeline import answers  # noqa: E402
-from g4eval.records import Completion, Message, Request  # noqa: E402
+from g4eval.records import Chat, Completion, Message, Request  # noqa: E402
+from tests.driving import answers  # noqa: E402
 
 pytestmark = pytest.mark.slow
 MODEL = "gemma-3-270m-demo"
@@ -107,7 +107,7 @@ def test_a_request_gets_the_same_tokens_alone_and_among_sixteen():
             task_version=1,
             sample_id=str(i),
             repeat=0,
-            messages=(Message(role="user", content="The history of the world. " * (i + 1)),),
+            prompt=Chat((Message(role="user", content="The history of the world. " * (i + 1)),)),
             sampling=SamplingParams(max_new_tokens=24),
             seed=i,
         )

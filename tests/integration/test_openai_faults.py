@@ -10,9 +10,8 @@ import pytest
 
 from g4eval.engines.openai_http import OpenAIEngine, OpenAIOptions
 from g4eval.errors import ConfigError, EngineError
-from g4eval.pipeline import answers
 from g4eval.records import Attempt, Completion, StopReason, Thought
-from tests.driving import collect, complete_all, make_request, run
+from tests.driving import answers, collect, complete_all, make_request, run
 from tests.http_server import Handler, HttpRequest, HttpServer, Reply
 
 QUICK: dict[str, Any] = {"first_wait_seconds": 0.01, "longest_wait_seconds": 0.02, "max_retries": 3}

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from g4eval.graders.base import grade_completion
+from g4eval.graders.base import grade_try
 from g4eval.graders.integer import IntegerGrader
 from g4eval.records import Completion, Outcome, Sample, StopReason
 from g4eval.responses import split_reasoning
 from g4eval.task.datasets import load_samples
 from g4eval.task.loader import find_tasks
+from tests.driving import try_of
 
 DISAGREEMENTS = Path(__file__).with_name("aime_disagreements.csv")
 CASE_FILES = {
@@ -36,7 +37,7 @@ def judge(response: str, target: int) -> Outcome:
         stop_reason=StopReason.STOP, thought=split.thought,
     )  # fmt: skip
     sample = Sample(sample_id="", target=target)
-    return grade_completion(IntegerGrader(), sample, completion).outcome
+    return grade_try(IntegerGrader(), try_of(sample, completion)).outcome
 
 
 @pytest.mark.parametrize("name", CASE_FILES)

@@ -8,11 +8,12 @@ import pytest
 
 from g4eval.config import RunConfig
 from g4eval.errors import NotReadyError
-from g4eval.graders.base import GRADERS, grade_completion
+from g4eval.graders.base import GRADERS, grade_try
 from g4eval.planning import plan_tasks
 from g4eval.records import Completion, Outcome, StopReason
 from g4eval.task.code_tests import read_tests
 from g4eval.task.datasets import load_samples
+from tests.driving import try_of
 from tests.tasks.conftest import bundled_task
 
 NAMES = ["demo_choice", "demo_code", "demo_logic", "demo_math"]
@@ -54,7 +55,7 @@ def test_the_right_answers_are_graded_right(name):
                 text=grader.example(sample, 1, right=right) or "",
                 stop_reason=StopReason.STOP,
             )
-            assert grade_completion(grader, sample, completion).outcome is outcome
+            assert grade_try(grader, try_of(sample, completion)).outcome is outcome
 
 
 def _run(code, text):

@@ -11,11 +11,12 @@ import pytest
 
 from g4eval.config import RunConfig
 from g4eval.errors import DataError
-from g4eval.pipeline import RunPlan, render_requests
+from g4eval.plan import RunPlan
 from g4eval.planning import plan_tasks
 from g4eval.records import Sample
 from g4eval.task.choices import choice_order, right_letter
 from g4eval.task.datasets import load_samples
+from tests.driving import render_requests
 from tests.tasks.conftest import bundled_task, from_hub
 
 PASSWORD = b"deserted-untie-orchid"

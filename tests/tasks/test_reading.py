@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 
 from g4eval.config import SamplingParams
-from g4eval.graders.base import Grader, grade_completion
+from g4eval.graders.base import Grader, grade_try
 from g4eval.graders.choice import ChoiceGrader
 from g4eval.graders.integer import IntegerGrader
-from g4eval.records import Grade, Outcome, Request, Sample
+from g4eval.records import Chat, Grade, Outcome, Request, Sample
 from g4eval.responses import build_completion, parse_stop_reason
+from tests.driving import try_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "tasks" / "reading.md"
 REQUEST = Request(
-    key="k", task_id="t", task_version=1, sample_id="s", repeat=0, messages=(),
+    key="k", task_id="t", task_version=1, sample_id="s", repeat=0, prompt=Chat(()),
     sampling=SamplingParams(), seed=1,
 )  # fmt: skip
 
@@ -30,7 +31,7 @@ def forms(data_dir):
 
 def read(grader: Grader, target: object, text: str, stop: str = "stop") -> Grade:
     completion = build_completion(REQUEST, text, parse_stop_reason(stop), thinking=False)
-    return grade_completion(grader, Sample(sample_id="s", target=target), completion)
+    return grade_try(grader, try_of(Sample(sample_id="s", target=target), completion))
 
 
 def decided(heading: str) -> dict[str, str]:

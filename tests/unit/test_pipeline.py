@@ -10,21 +10,14 @@ from g4eval.config import RunConfig
 from g4eval.engines.fake import FakeEngine, FakeOptions
 from g4eval.errors import EngineError
 from g4eval.graders.pool import GraderPool
-from g4eval.pipeline import (
-    RunPlan,
-    answers,
-    graded_tasks,
-    limit_samples,
-    render_requests,
-    run_tasks,
-    unanswered_requests,
-)
-from g4eval.planning import answers_of, plan_tasks, task_record
+from g4eval.pipeline import run_tasks
+from g4eval.plan import RunPlan, graded_tasks, unfinished_tries
+from g4eval.planning import answers_of, limit_samples, plan_tasks, task_record
 from g4eval.records import Attempt, Completion, Request, Sample, StopReason
 from g4eval.stats.summary import TaskSummary, summarise
 from g4eval.store.reader import RunReader
 from g4eval.store.run_store import RunStore
-from tests.driving import make_request
+from tests.driving import answers, make_request, render_requests
 from tests.driving import run as run_within
 
 FINGERPRINT = "f" * 64
@@ -116,7 +109,7 @@ def test_more_repeats_generate_only_the_new_ones(tmp_path) -> None:
     run(make_plan(repeats=1), tmp_path)
     plan = make_plan(repeats=3)
     with RunStore(tmp_path) as store:
-        new = list(unanswered_requests(plan, store))
+        new = list(unfinished_tries(plan, store))
     assert {r.repeat for r in new} == {1, 2}
     assert len(new) == 32
     assert run(plan, tmp_path).estimate.n_repeats == 3
@@ -300,7 +293,7 @@ def test_a_capacity_that_changes_is_followed() -> None:
 
 
 def test_a_capacity_that_grows_while_no_answer_ends_is_seen(monkeypatch) -> None:
-    monkeypatch.setattr("g4eval.pipeline.SECONDS_A_LOOK", 0.01)
+    monkeypatch.setattr("g4eval.concurrency.SECONDS_A_LOOK", 0.01)
 
     async def main() -> int:
         async def answer(number: int) -> None:

@@ -34,8 +34,9 @@ class SumGrader:
     version = 1
     words = ()
 
-    def grade(self, sample, completion):
-        right = completion.text in (str(sample.target), *self.words)
+    def grade(self, one_try):
+        completion = one_try.completion
+        right = completion.text in (str(one_try.sample.target), *self.words)
         return Grade(
             key=completion.key, grader=self.name, grader_version=self.version,
             outcome=Outcome.CORRECT if right else Outcome.INCORRECT, extraction=completion.text,

@@ -1,7 +1,7 @@
 import pytest
 
 from g4eval.config import SamplingParams
-from g4eval.records import Completion, Message, Request, StopReason, Thought
+from g4eval.records import Chat, Completion, Message, Request, StopReason, Thought
 from g4eval.responses import build_completion, parse_stop_reason, split_reasoning
 
 REQUEST = Request(
@@ -10,7 +10,7 @@ REQUEST = Request(
     task_version=1,
     sample_id="s",
     repeat=0,
-    messages=(Message(role="user", content="?"),),
+    prompt=Chat((Message(role="user", content="?"),)),
     sampling=SamplingParams(),
     seed=1,
 )

@@ -20,7 +20,7 @@ from jinja2.parser import Parser
 from g4eval.bounded_jinja import BoundedEnvironment, compile_template, render_template
 from g4eval.engines.gemma.tokenizer import TextCodec
 from g4eval.errors import EngineError
-from g4eval.records import Message
+from g4eval.records import Chat, Message, Text, TokenIds
 
 PLAIN = "none"  # the hash of no template
 _OPENERS_AND_CLOSERS = ("<|channel>", "<channel|>")
@@ -56,15 +56,26 @@ class ChatFormat:
         self._template = None if template is None else _compile(template)
         self.template_hash = PLAIN if template is None else template_hash(template)
 
+    def prompt_of(self, asked: Chat | Text | TokenIds) -> Prompt:
+        """Return what the model is given: a conversation by its template, the rest as it is."""
+        match asked:
+            case Chat():
+                return self.prompt(asked.messages)
+            case Text():
+                return self._encoded(asked.text)
+            case TokenIds():
+                return Prompt(token_ids=list(asked.ids), starts_inside=False)
+
     def prompt(self, messages: Sequence[Message]) -> Prompt:
         """Return the tokens of a conversation, ready for the model's turn.
-
-        `<bos>` stands first exactly once, whether the template writes it or not.
 
         Raises:
             EngineError: the template refuses the messages.
         """
-        text = self.render(messages)
+        return self._encoded(self.render(messages))
+
+    def _encoded(self, text: str) -> Prompt:
+        """Encode a text; `<bos>` stands first exactly once, whether the text has it or not."""
         token_ids = self._codec.encode(text)
         begin = 0
         while token_ids[begin : begin + 1] == [self._codec.bos_id]:

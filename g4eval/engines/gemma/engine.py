@@ -33,7 +33,7 @@ from g4eval.engines.gemma.weights import load_model, weight_bytes
 from g4eval.engines.hardware import find_gpus, gpu_facts
 from g4eval.engines.weights_fingerprint import fingerprint_weights
 from g4eval.errors import ConfigError, EngineError
-from g4eval.records import Attempt, Completion, Request, StopReason, TokenScores
+from g4eval.records import Attempt, Completion, Message, Request, StopReason, TokenScores
 from g4eval.responses import build_attempt, build_completion
 
 T = TypeVar("T")
@@ -288,7 +288,7 @@ class GemmaEngine:
         checkpoint = self._ready.checkpoint
         chat = self._format
         try:
-            prompt = chat.prompt(request.messages)
+            prompt = chat.prompt_of(request.prompt)
         except EngineError as error:
             return build_attempt(request, error.what)
         room = self.context_tokens - len(prompt.token_ids)
@@ -338,6 +338,23 @@ class GemmaEngine:
             started_at=done.started_at,
             finished_at=time.time(),
         )
+
+    @property
+    def prefix_ids(self) -> tuple[int, ...]:
+        """The id of `<bos>`."""
+        return (self._ready.checkpoint.codec.bos_id,)
+
+    def encode(self, text: str) -> list[int]:
+        """Return a text's token ids, none added."""
+        return self._ready.checkpoint.codec.encode(text)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of token ids, control tokens kept."""
+        return self._ready.checkpoint.codec.decode(token_ids)
+
+    def render_chat(self, messages: Sequence[Message]) -> str:
+        """Return a conversation as the chat template writes it."""
+        return self._format.render(messages)
 
     async def score(self, token_ids: Sequence[int], top_k: int = 0) -> TokenScores:
         """Return log p of each token after the first, given the ones before it.

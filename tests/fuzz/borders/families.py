@@ -9,10 +9,10 @@ from typing import Any
 import yaml
 from hypothesis import strategies as st
 
-from g4eval.graders.base import grade_completion
+from g4eval.graders.base import grade_try
 from g4eval.graders.plugin_grader import checked_grade, try_grader
 from g4eval.graders.pool import GraderRef
-from g4eval.records import Completion, StopReason
+from g4eval.records import Completion, StopReason, Try
 from g4eval.task import worker
 from g4eval.task.conversion import selected
 from g4eval.task.datasets import load_samples
@@ -87,7 +87,8 @@ def read_family(files: dict[str, bytes], folder: Path) -> None:
             key="k", task_id="t", sample_id=sample.sample_id, repeat=0, text="Answer: A \\boxed{1}",
             stop_reason=StopReason.STOP,
         )  # fmt: skip
-        checked_grade(grade_completion(grader, sample, completion), grader, completion)
+        one_try = Try(task_id="t", sample=sample, repeat=0, completions=(completion,))
+        checked_grade(grade_try(grader, one_try), grader, one_try)
 
 
 @st.composite

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -9,12 +10,12 @@ from hypothesis import strategies as st
 
 from g4eval.config import RunConfig
 from g4eval.engines.base import EngineFacts
-from g4eval.graders.base import grade_completion
+from g4eval.graders.base import grade_try
 from g4eval.graders.choice import ChoiceGrader
 from g4eval.graders.integer import IntegerGrader
 from g4eval.graders.stated_answer import StatedAnswerGrader
-from g4eval.importing import check_lines, completions_of
-from g4eval.pipeline import RunPlan
+from g4eval.importing import check_lines, recorded_tries
+from g4eval.plan import RunPlan
 from g4eval.planning import plan_tasks
 from g4eval.records import Sample
 from tests.fuzz.border import Border, corpus, mutated_bytes, mutated_json
@@ -41,9 +42,10 @@ def read_import(data: bytes, folder: Path) -> None:
     path.write_bytes(data)
     (task,) = _plan().tasks
     check_lines(path, task)
-    for _, completion, _ in completions_of(path, _plan(), FACTS):
+    for _, _, one_try in recorded_tries(path, _plan(), FACTS):
         for grader, target in GRADERS:
-            grade_completion(grader, Sample(sample_id="s", target=target), completion)
+            sample = Sample(sample_id="s", target=target)
+            grade_try(grader, replace(one_try, sample=sample))
 
 
 # The signs that answers are set in, and nothing else.

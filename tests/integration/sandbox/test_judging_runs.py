@@ -193,8 +193,8 @@ def test_a_grade_by_the_judge_before_is_shown_and_refused_until_it_is_made_again
 async def grade_as_before(folder: Path) -> None:
     """Add the grade that version 1 gave this program, whose last answer counted twice."""
     with RunStore(folder) as store:
-        ((_, completion),) = store.page("demo_code", after=0, limit=2)
-        grade = store.grade(completion.key)
+        ((_, stored),) = store.page("demo_code", after=0, limit=2)
+        grade = store.grade(stored.completions[-1].key)
         assert grade is not None
         assert grade.verdict == "RTE"
         before = replace(grade, grader_version=1, verdict="AC", outcome=Outcome.CORRECT)

@@ -12,10 +12,11 @@ from rich.console import Console
 
 from g4eval.cli import progress
 from g4eval.cli.progress import ProgressReporter, ScoresSoFar
-from g4eval.records import Completion, Grade, Outcome, StopReason
+from g4eval.records import Completion, Grade, Outcome, Sample, StopReason
 from g4eval.stats.summary import summarise
 from g4eval.store.reader import RunReader
 from tests.conftest import cli_environment
+from tests.driving import try_of
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ def test_a_grade_counts_once_its_completion_is_known(stored) -> None:
         )
         right = Grade(key="k", grader="integer", grader_version=2, outcome=Outcome.CORRECT)
         scores.take(right)
-        scores.take(completion)
+        scores.take(try_of(Sample(sample_id="new", target=1), completion))
         scores.take(right)
         scores.take(right)
         assert len(scores._rows["demo_math"]) == before + 1
@@ -127,8 +128,8 @@ def test_a_calibrations_run_shows_progress_and_keeps_what_it_made(tmp_path, quic
     process.communicate(timeout=60)
     assert process.returncode == 130, said
     with RunReader(tmp_path / "runs" / "base-again") as run:
-        kept = run.keys()
+        kept = run.finished_tries("demo_math")
     assert kept
     assert quick_cli("gate-calibrate", "base", "--no-control").returncode in (0, 4)
     with RunReader(tmp_path / "runs" / "base-again") as run:
-        assert kept < run.keys()
+        assert kept < run.finished_tries("demo_math")

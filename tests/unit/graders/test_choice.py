@@ -13,6 +13,7 @@ from g4eval.graders.choice import ChoiceGrader
 from g4eval.graders.letters import first_choice_letter, last_choice_letter
 from g4eval.records import Completion, Outcome, Sample, StopReason
 from g4eval.task.choices import choice_order
+from tests.driving import try_of
 
 ORDER_0 = (2, 3, 1, 0)
 ORDER_1 = (3, 2, 0, 1)
@@ -66,7 +67,7 @@ def _completion(text, repeat=0):
 
 def test_a_letter_as_target_is_the_letter_shown():
     grade = ChoiceGrader().grade(
-        Sample(sample_id="s", target="C"), _completion("Answer: B\nAnswer: C")
+        try_of(Sample(sample_id="s", target="C"), _completion("Answer: B\nAnswer: C"))
     )
     assert (grade.outcome, grade.extraction) == (Outcome.CORRECT, "C")
     assert (grade.lenient_outcome, grade.lenient_extraction) == (Outcome.INCORRECT, "B")
@@ -80,14 +81,16 @@ def test_the_text_of_an_option_as_target_follows_the_order_of_the_repeat():
     sample = _with_options()
     for repeat in range(8):
         letter = "ABCD"[choice_order("s", repeat).index(0)]
-        grade = ChoiceGrader().grade(sample, _completion(f"Answer: {letter}", repeat))
+        grade = ChoiceGrader().grade(try_of(sample, _completion(f"Answer: {letter}", repeat)))
         assert grade.outcome is Outcome.CORRECT
 
 
 def test_no_letter_is_no_answer_and_a_wrong_letter_is_incorrect():
     sample = Sample(sample_id="s", target="A")
-    assert ChoiceGrader().grade(sample, _completion("Hm.")).outcome is Outcome.NO_ANSWER
-    assert ChoiceGrader().grade(sample, _completion("Answer: B")).outcome is Outcome.INCORRECT
+    assert ChoiceGrader().grade(try_of(sample, _completion("Hm."))).outcome is Outcome.NO_ANSWER
+    assert (
+        ChoiceGrader().grade(try_of(sample, _completion("Answer: B"))).outcome is Outcome.INCORRECT
+    )
 
 
 def test_examples_are_graded_as_they_say():
@@ -97,8 +100,8 @@ def test_examples_are_graded_as_they_say():
         for repeat in range(4):
             right = _completion(grader.example(sample, repeat, right=True), repeat)
             wrong = _completion(grader.example(sample, repeat, right=False), repeat)
-            assert grader.grade(sample, right).outcome is Outcome.CORRECT
-            assert grader.grade(sample, wrong).outcome is Outcome.INCORRECT
+            assert grader.grade(try_of(sample, right)).outcome is Outcome.CORRECT
+            assert grader.grade(try_of(sample, wrong)).outcome is Outcome.INCORRECT
 
 
 def test_the_order_of_options_is_the_same_everywhere():
@@ -143,7 +146,7 @@ def test_simple_evals_reading_equals_its_verdict_on_every_recorded_output(record
     ours_right = theirs_right = lost = 0
     for row in recorded_outputs:
         sample = Sample(sample_id=row["record_id"], target=row["target"])
-        grade = grader.grade(sample, _completion(row["response"]))
+        grade = grader.grade(try_of(sample, _completion(row["response"])))
         theirs = grade.lenient_outcome is Outcome.CORRECT
         ours = grade.outcome is Outcome.CORRECT
         if theirs != row["simple_evals_correct"]:

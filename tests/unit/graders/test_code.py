@@ -9,6 +9,7 @@ import pytest
 from g4eval.graders.code import CodeGrader, outcome_of
 from g4eval.records import Completion, Outcome, Sample, StopReason
 from g4eval.sandbox.base import CodeJob, JobResult, Reading, Verdict
+from tests.driving import try_of
 
 SAMPLE = Sample(
     sample_id="s",
@@ -57,7 +58,7 @@ def grade(text: str):
     completion = Completion(
         key="k", task_id="t", sample_id="s", repeat=0, text=text, stop_reason=StopReason.STOP
     )
-    return asyncio.run(grader.grade(SAMPLE, completion)), sandbox
+    return asyncio.run(grader.grade(try_of(SAMPLE, completion))), sandbox
 
 
 @pytest.mark.parametrize(
@@ -144,8 +145,8 @@ def test_completions_of_one_sample_share_their_tests() -> None:
     )
 
     async def run() -> None:
-        await grader.grade(SAMPLE, completion)
-        await grader.grade(SAMPLE, completion)
+        await grader.grade(try_of(SAMPLE, completion))
+        await grader.grade(try_of(SAMPLE, completion))
 
     asyncio.run(run())
     assert sandbox.jobs[0].tests is sandbox.jobs[1].tests

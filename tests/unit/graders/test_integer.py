@@ -1,8 +1,9 @@
 import pytest
 
-from g4eval.graders.base import grade_completion
+from g4eval.graders.base import grade_try
 from g4eval.graders.integer import IntegerGrader
 from g4eval.records import Completion, Grade, Outcome, Sample, StopReason, Thought
+from tests.driving import try_of
 
 GRADER = IntegerGrader()
 
@@ -12,7 +13,7 @@ def grade(text: str, target: int = 73, thought: Thought = Thought.NONE) -> Grade
         key="k", task_id="t", sample_id="s", repeat=0, text=text, stop_reason=StopReason.STOP,
         thought=thought,
     )  # fmt: skip
-    return grade_completion(GRADER, Sample(sample_id="s", target=target), completion)
+    return grade_try(GRADER, try_of(Sample(sample_id="s", target=target), completion))
 
 
 # One invented case of every kind in which peers' graders are known to differ, and more.

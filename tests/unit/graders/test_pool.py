@@ -6,8 +6,10 @@ import pytest
 from g4eval.errors import SandboxError
 from g4eval.graders import pool as pool_module
 from g4eval.graders.pool import GradedTask, GraderPool, GraderRef
-from g4eval.records import Completion, Grade, Outcome, Sample, StopReason
+from g4eval.records import Completion, Grade, Outcome, Sample, StopReason, StoredTry, Try
+from tests.driving import try_of
 
+SAMPLE = Sample(sample_id="s", target=1)
 PLUGIN = """import os
 import time
 
@@ -18,7 +20,8 @@ class OddGrader:
     name = "odd"
     version = 1
 
-    def grade(self, sample, completion):
+    def grade(self, one_try):
+        completion = one_try.completion
         if completion.text == "hang":
             time.sleep(60)
         if completion.text == "hang in C":
@@ -30,7 +33,7 @@ class OddGrader:
         if completion.text == "eat memory":
             "x" * (64 * 2**30)
         return Grade(
-            key=completion.key, grader=self.name, grader_version=1, outcome=Outcome.CORRECT
+            key=one_try.key, grader=self.name, grader_version=1, outcome=Outcome.CORRECT
         )
 
     def example(self, sample, repeat, *, right):
@@ -61,7 +64,8 @@ class Sink:
 
     def ungraded(self, task_id, grader, version, *, after, retry, limit):
         rows = enumerate(self.completions, 1)
-        return [(i, c) for i, c in rows if i > after and c.key not in self.grades][:limit]
+        todo = [(i, c) for i, c in rows if i > after and c.key not in self.grades]
+        return [(i, StoredTry(completions=(c,))) for i, c in todo[:limit]]
 
 
 def completions(*texts: str) -> list[Completion]:
@@ -77,14 +81,14 @@ def completions(*texts: str) -> list[Completion]:
 def grade_all(tmp_path: Path, stored: list[Completion], offered: list[Completion]) -> Sink:
     (tmp_path / "plugin.py").write_text(PLUGIN)
     ref = GraderRef("OddGrader", tmp_path)
-    task = GradedTask("t", ref, {"s": Sample(sample_id="s", target=1)})
+    task = GradedTask("t", ref, {"s": SAMPLE})
     sink = Sink(stored)
 
     async def go() -> None:
         async with GraderPool([task], workers=1).saving_to(sink) as grading:
             for completion in offered:
                 sink.completions.append(completion)
-                grading.offer(completion)
+                grading.offer(try_of(SAMPLE, completion))
 
     asyncio.run(go())
     return sink
@@ -157,29 +161,27 @@ class WaitingGrader:
     async def __aexit__(self, *_: object) -> None:
         type(self).closed = True
 
-    async def grade(self, sample: Sample, completion: Completion) -> Grade:
+    async def grade(self, one_try: Try) -> Grade:
         cls = type(self)
         cls.at_once += 1
         cls.most_at_once = max(cls.most_at_once, cls.at_once)
         await asyncio.sleep(0.01)
         cls.at_once -= 1
-        if completion.text == "break":
+        if one_try.completion.text == "break":
             raise SandboxError("the sandbox stopped")
-        return Grade(
-            key=completion.key, grader=self.name, grader_version=1, outcome=Outcome.CORRECT
-        )
+        return Grade(key=one_try.key, grader=self.name, grader_version=1, outcome=Outcome.CORRECT)
 
 
 def grade_async(monkeypatch, stored: list[Completion], offered: list[Completion]) -> Sink:
     monkeypatch.setattr(GraderRef, "load", lambda self: WaitingGrader())
-    task = GradedTask("t", GraderRef("waiting"), {"s": Sample(sample_id="s", target=1)})
+    task = GradedTask("t", GraderRef("waiting"), {"s": SAMPLE})
     sink = Sink(stored)
 
     async def go() -> None:
         async with GraderPool([task]).saving_to(sink) as grading:
             for completion in offered:
                 sink.completions.append(completion)
-                grading.offer(completion)
+                grading.offer(try_of(SAMPLE, completion))
                 await asyncio.sleep(0)
 
     asyncio.run(go())

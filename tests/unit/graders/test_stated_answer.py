@@ -10,6 +10,7 @@ from g4eval.graders.stated_answer import (
 )
 from g4eval.jsonlines import read_json_lines
 from g4eval.records import Completion, Outcome, Sample, StopReason
+from tests.driving import try_of
 
 VERDICTS = [
     # response, target, right by the official rules
@@ -69,7 +70,7 @@ def _grade(text, target):
         text=text,
         stop_reason=StopReason.STOP,
     )
-    return StatedAnswerGrader().grade(Sample(sample_id="s", target=target), completion)
+    return StatedAnswerGrader().grade(try_of(Sample(sample_id="s", target=target), completion))
 
 
 def test_a_lettered_prediction_decides_alone():

@@ -5,7 +5,7 @@ import math
 import random
 from dataclasses import replace
 
-from g4eval.records import Message, Outcome
+from g4eval.records import Chat, Message, Outcome
 from g4eval.report.reproduction import Measurement
 from g4eval.report.views import (
     Fact,
@@ -20,7 +20,7 @@ from g4eval.report.views import (
     TaskView,
 )
 from g4eval.stats.accuracy import Scored, estimate
-from g4eval.store.schema import pack_messages, pack_text
+from g4eval.store.schema import pack_prompt, pack_text
 
 SENTENCE = """let us count the ways and check each case again because the sum of first terms is even
 so remaining factor divides it which leaves two candidates one of them too large"""
@@ -101,14 +101,16 @@ def texts_of(run_id, task_id, sample, target):
         repeats.append(
             RepeatTexts(
                 repeat=view.repeat,
-                prompt=pack_messages(
-                    [
-                        Message(
-                            role="user",
-                            content=prose(45, task_id, sample.sample_id)
-                            + "\n\nPut your final answer within \\boxed{}.",
+                prompt=pack_prompt(
+                    Chat(
+                        (
+                            Message(
+                                role="user",
+                                content=prose(45, task_id, sample.sample_id)
+                                + "\n\nPut your final answer within \\boxed{}.",
+                            ),
                         )
-                    ]
+                    )
                 ),
                 text=pack_text(text),
                 reasoning=pack_text("\n\n".join(prose(90, *where, i) for i in range(4))),

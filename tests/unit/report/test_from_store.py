@@ -9,6 +9,7 @@ import pytest
 from g4eval.config import SamplingParams
 from g4eval.engines.base import EngineFacts
 from g4eval.records import (
+    Chat,
     Completion,
     Grade,
     Message,
@@ -71,7 +72,7 @@ def request(sample_id, repeat):
         task_version=1,
         sample_id=sample_id,
         repeat=repeat,
-        messages=(Message(role="user", content=f"question {sample_id}"),),
+        prompt=Chat((Message(role="user", content=f"question {sample_id}"),)),
         sampling=SamplingParams(),
         seed=0,
     )
@@ -135,7 +136,7 @@ def make_run(folder, *, rows=ROWS, plan=PLAN, facts=FACTS, samples=SAMPLES):
             for stored, judged in rows:
                 sent = request(stored.sample_id, stored.repeat)
                 store.expect(sent, gated=plan["gated"])
-                await store.add_completion(stored)
+                await store.add_answer(stored)
                 await store.add_grade(replace(judged, key=stored.key))
 
     asyncio.run(fill())

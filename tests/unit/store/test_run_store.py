@@ -10,6 +10,7 @@ from g4eval.config import SamplingParams
 from g4eval.errors import StoreError, UsageError
 from g4eval.records import (
     Attempt,
+    Chat,
     Completion,
     Grade,
     Message,
@@ -17,6 +18,7 @@ from g4eval.records import (
     Request,
     Sample,
     StopReason,
+    StoredTry,
     Thought,
 )
 from g4eval.store.reader import RunReader, find_run
@@ -56,7 +58,7 @@ def add(store: RunStore, *records: Completion | Grade | Attempt) -> None:
         for record in records:
             match record:
                 case Completion():
-                    await store.add_completion(record)
+                    await store.add_answer(record)
                 case Grade():
                     await store.add_grade(record)
                 case Attempt():
@@ -71,7 +73,7 @@ def test_completion_comes_back_as_it_was(tmp_path) -> None:
         add(store, COMPLETION)
         assert store.completion(COMPLETION.key) == COMPLETION
         assert store.has_completion(COMPLETION.key)
-        assert store.keys() == {COMPLETION.key}
+        assert store.finished_tries("t") == {("s", 2)}
 
 
 def test_completion_is_never_changed(tmp_path) -> None:
@@ -112,14 +114,12 @@ def test_ungraded_pages_leave_out_what_this_version_has_graded(tmp_path) -> None
     with RunStore(tmp_path) as store:
         add(store, COMPLETION)
         page = {"after": 0, "limit": 5}
-        assert [c for _, c in store.ungraded("t", "integer", 1, retry=False, **page)] == [
-            COMPLETION
-        ]
+        ((_, stored),) = store.ungraded("t", "integer", 1, retry=False, **page)
+        assert stored == StoredTry(completions=(COMPLETION,))
         add(store, GRADE)
         assert store.ungraded("t", "integer", 1, retry=False, **page) == []
-        assert [c for _, c in store.ungraded("t", "integer", 2, retry=False, **page)] == [
-            COMPLETION
-        ]
+        ((_, stored),) = store.ungraded("t", "integer", 2, retry=False, **page)
+        assert stored == StoredTry(completions=(COMPLETION,))
 
 
 def test_failure_to_grade_is_tried_again_only_where_asked(tmp_path) -> None:
@@ -133,7 +133,7 @@ def test_failure_to_grade_is_tried_again_only_where_asked(tmp_path) -> None:
 def request(content: str) -> Request:
     return Request(
         key="k" * 64, task_id="t", task_version=1, sample_id="s", repeat=2,
-        messages=(Message(role="user", content=content),), sampling=SamplingParams(), seed=1,
+        prompt=Chat((Message(role="user", content=content),)), sampling=SamplingParams(), seed=1,
     )  # fmt: skip
 
 
@@ -198,7 +198,7 @@ def test_a_run_that_is_only_being_made_says_so(tmp_path) -> None:
     assert "try again in a moment" in str(caught.value.hint)
     db.close()
     with RunStore(tmp_path), RunReader(tmp_path) as run:  # its command makes it anew
-        assert run.meta() == {"schema_version": "1"}
+        assert run.meta() == {"schema_version": "2"}
 
 
 def test_tables_are_made_all_at_once(tmp_path, monkeypatch) -> None:

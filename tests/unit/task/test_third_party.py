@@ -16,6 +16,7 @@ from g4eval.planning import plan_tasks
 from g4eval.records import Completion, Grade, Outcome, Sample, StopReason
 from g4eval.task import worker
 from g4eval.task.loader import find_tasks
+from tests.driving import try_of
 
 YAML = {
     "id": "zoo",
@@ -55,7 +56,8 @@ class Own:
     name = "own"
     version = 1
 
-    def grade(self, sample, completion):
+    def grade(self, one_try):
+        sample, completion = one_try.sample, one_try.completion
         {body}
 
     def example(self, sample, repeat, *, right):
@@ -364,6 +366,7 @@ def test_without_a_plugin_its_grader_is_missing(family):
 COMPLETION = Completion(
     key="k", task_id="zoo", sample_id="a", repeat=0, text="x", stop_reason=StopReason.STOP
 )
+TRY = try_of(Sample(sample_id="a", target=1), COMPLETION)
 
 
 class Named:
@@ -395,15 +398,15 @@ def grade(**changes):
     ],
 )
 def test_a_grade_that_cannot_be_stored_is_ungraded_and_says_why(value, words):
-    kept = checked_grade(value, Named(), COMPLETION)
+    kept = checked_grade(value, Named(), TRY)
     assert kept.outcome is Outcome.UNGRADED
     assert words in kept.details["reason"]
 
 
 def test_a_whole_grade_is_kept_as_it_is():
     whole = grade(extraction="7", details={"reading": "box", "parts": [1, {"a": None}]})
-    assert grade_fault(whole, Named(), COMPLETION) is None
-    assert checked_grade(whole, Named(), COMPLETION) == whole
+    assert grade_fault(whole, Named(), TRY) is None
+    assert checked_grade(whole, Named(), TRY) == whole
 
 
 @pytest.mark.parametrize(
@@ -425,7 +428,7 @@ def test_a_grader_that_misbehaves_costs_one_grade(body, reason, family):
 
     async def run():
         try:
-            return await pool.grade_batch(task, [COMPLETION])
+            return await pool.grade_batch(task, [TRY])
         finally:
             pool._stop(pool._executor)
 

@@ -14,7 +14,7 @@ from g4eval.engines.gemma.moe import Router  # noqa: E402
 from g4eval.engines.gemma.sampling import Sampler  # noqa: E402
 from g4eval.engines.gemma.scheduler import Capacity, Generation, Scheduler  # noqa: E402
 from g4eval.engines.gemma.scoring import log_probability_rows  # noqa: E402
-from g4eval.records import Message, Request  # noqa: E402
+from g4eval.records import Chat, Message, Request  # noqa: E402
 
 pytestmark = [
     pytest.mark.gpu,
@@ -104,7 +104,7 @@ def test_the_engine_says_where_it_runs_and_gives_the_memory_back(make_tiny, add_
         task_version=1,
         sample_id="s",
         repeat=0,
-        messages=(Message(role="user", content="Hello"),),
+        prompt=Chat((Message(role="user", content="Hello"),)),
         sampling=SamplingParams(max_new_tokens=8),
         seed=1,
     )

@@ -13,8 +13,8 @@ from g4eval.config import SamplingParams  # noqa: E402  after the skips
 from g4eval.engines.base import EngineConfig, ScoringEngine  # noqa: E402
 from g4eval.engines.gemma.engine import GemmaEngine  # noqa: E402
 from g4eval.errors import ConfigError, EngineError  # noqa: E402
-from g4eval.pipeline import answers  # noqa: E402
-from g4eval.records import Attempt, Message, Request, StopReason, Thought  # noqa: E402
+from g4eval.records import Attempt, Chat, Message, Request, StopReason, Thought  # noqa: E402
+from tests.driving import answers  # noqa: E402
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def request_of(number, text="Hello", **sampling):
         task_version=1,
         sample_id=f"s{number}",
         repeat=0,
-        messages=(Message(role="user", content=text),),
+        prompt=Chat((Message(role="user", content=text),)),
         sampling=SamplingParams(**sampling),
         seed=number,
     )

@@ -231,7 +231,7 @@ def test_a_turn_ends_at_the_markers_own_token_whatever_the_files_list(make_tiny,
 
 
 def _request():
-    from g4eval.records import Request
+    from g4eval.records import Chat, Request
 
     return Request(
         key="k",
@@ -239,7 +239,7 @@ def _request():
         task_version=1,
         sample_id="s",
         repeat=0,
-        messages=tuple(HI),
+        prompt=Chat(tuple(HI)),
         sampling=SamplingParams(max_new_tokens=4),
         seed=1,
     )
