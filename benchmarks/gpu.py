@@ -165,14 +165,18 @@ def bytes_a_step(model: Gemma, batch: int, length: int) -> int:
     return int(total)
 
 
-def make_decoder(model: Gemma, launching: Launching, batch: int, tokens: int) -> Decoder:
+def make_decoder(
+    model: Gemma, launching: Launching, batch: int, tokens: int, prompt_rows: int
+) -> Decoder:
     """Return a decoder with pages for so many requests of so many tokens."""
-    pages = batch * (-(-tokens // PAGE)) + 1
+    full = batch * -(-tokens // PAGE) + 1
+    ring = -(-(model.config.window + prompt_rows) // PAGE) + 2
+    sliding = min(full, batch * ring + 1)
     cache = PagedCache(
         model.config,
         slots=batch,
         tokens=tokens,
-        pages=Pages(sliding=pages, full=pages),
+        pages=Pages(sliding=sliding, full=full),
         device=model.device,
         dtype=model.dtype,
     )
@@ -185,18 +189,22 @@ def generate(
     """Return the tokens of each step, the seconds of all prompts, and those of the steps."""
     for slot, prompt in enumerate(prompts):
         decoder.cache.release(slot)
-        decoder.cache.reserve(slot, len(prompt) + new_tokens)
         decoder.slots.begin(slot, len(prompt), Drawing(seed=slot))
     torch.cuda.synchronize()
     began = time.perf_counter()
     firsts: list[torch.Tensor] = []
-    at_once = max(1, prompt_rows // len(prompts[0]))
+    length = len(prompts[0])
+    at_once = max(1, prompt_rows // length)
     for start in range(0, len(prompts), at_once):
-        parts = [
-            PromptPart(slot, 0, prompts[slot])
-            for slot in range(start, min(start + at_once, len(prompts)))
-        ]
-        firsts.append(decoder.prefill(parts, range(len(parts))))
+        slots = range(start, min(start + at_once, len(prompts)))
+        for place in range(0, length, prompt_rows):  # one round, unless a prompt is longer
+            parts = [PromptPart(s, place, prompts[s][place : place + prompt_rows]) for s in slots]
+            stop = place + len(parts[0].token_ids)
+            for slot in slots:
+                decoder.cache.leave_behind(slot, place)
+                decoder.cache.reserve(slot, stop if stop < length else length + new_tokens)
+            drawn = decoder.prefill(parts, range(len(parts)) if stop == length else [])
+        firsts.append(drawn)
     torch.cuda.synchronize()
     filled = time.perf_counter()
     tokens = [torch.cat(firsts).cpu()]
@@ -250,7 +258,7 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     batch, length = arguments.batch, arguments.prompt_tokens + arguments.new_tokens
-    decoder = make_decoder(model, launching, batch, length)
+    decoder = make_decoder(model, launching, batch, length, arguments.prompt_rows)
     made_of = torch.Generator().manual_seed(0)
     prompts = torch.randint(5, 262_000, (batch, arguments.prompt_tokens), generator=made_of)
     began = time.perf_counter()

@@ -240,7 +240,7 @@ class CudaKernels:
             x, x if branch is None else branch, weight, x if scalar is None else scalar,
             first, second, total, first_out, second_out, width, eps,
             HAS_BRANCH=branch is not None, HAS_SCALAR=scalar is not None, NEXT=len(following),
-            BLOCK=block_of(width), **self.launching.options(num_warps=8 if width > 512 else 1),
+            BLOCK=block_of(width), **self.launching.options(num_warps=_norm_warps(width)),
         )  # fmt: skip
 
     def gelu_times(self, product: Linear, x: Tensor, factor: Tensor) -> Tensor:
@@ -256,10 +256,15 @@ class CudaKernels:
         rows, width = left.shape
         norms.sum_of_norms[(rows,)](
             left, left_weight, right, right_weight, out, width, eps,
-            BLOCK=block_of(width), **self.launching.options(num_warps=8),
+            BLOCK=block_of(width), **self.launching.options(num_warps=_norm_warps(width)),
         )  # fmt: skip
         return out
 
     def sample(self, logits: Tensor, draws: Draws) -> Tensor:
         """Return each row's next token [R] for logits [R, V] in float32."""
         return sampling.sample(logits, draws, self.launching)
+
+
+def _norm_warps(width: int) -> int:
+    """Return the warps for a row: one row is all there is to share among them when decoding."""
+    return 16 if width > 2048 else 8 if width > 512 else 1

@@ -136,6 +136,8 @@ class Decoder:
         device = self.model.device
         batch = make_batch([], parts, device)
         rows = hidden(self.model, self._kernels, batch, self.cache, ends_only=True)
+        if not ends:
+            return torch.empty(0, dtype=torch.long, device=device)
         slots = torch.tensor([parts[i].slot for i in ends], dtype=torch.long, device=device)
         rows = rows[torch.tensor(list(ends), dtype=torch.long, device=device)]
         return self._draw(rows, slots)

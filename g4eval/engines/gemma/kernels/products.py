@@ -98,7 +98,10 @@ def row_tiles(weight: Weight) -> RowTiles:
     first tile is read before the wait for x instead.
     """
     if weight.format == GROUPED:
-        return RowTiles(block_n=8, block_k=2048, warps=2, stages=1)
+        # One warp a program where there are programs enough, else several on longer rows.
+        warps = 1 if weight.outputs >= 16_000 else 4 if weight.inputs >= 8192 else 2
+        rows = 16 if weight.inputs > 16_384 else 8
+        return RowTiles(block_n=rows, block_k=1024 * warps, warps=warps, stages=1)
     if weight.format == SCALED:
         return RowTiles(block_n=16, block_k=512, warps=4, stages=3)
     if weight.nbytes >= 150e6:

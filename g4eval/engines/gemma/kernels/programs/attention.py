@@ -4,6 +4,9 @@ Keys and values of a layer lie in pages [pages, K, PAGE, H]; `table` [slots, mos
 the page p of a slot lies. A query at position i of a sliding layer sees i - window < j <= i, of a
 full one (window 0) every j <= i. Blocks of keys begin at multiples of their size whatever the
 query, so a query's sums are formed in one order whoever travels with it.
+
+Positions, slots and tables are there before the first program of a pass starts: ordinary launches,
+which start nothing early, write them. So they are read before the wait.
 """
 
 import triton
@@ -39,22 +42,24 @@ def heads(
     half: tl.constexpr = H // 2
     i = tl.arange(0, half)
     frequency = tl.load(frequency_ptr + i)
-    begin(PDL)
     position = tl.load(position_ptr + row)
-    source = projected_ptr + (row.to(tl.int64) * (QUERIES + KEYS + VALUES) + head) * H
-    left = tl.load(source + i).to(tl.float32)
-    right = tl.load(source + half + i).to(tl.float32)
-    kind = query_ptr.dtype.element_ty
-    root = tl.rsqrt((tl.sum(left * left, axis=0) + tl.sum(right * right, axis=0)) / H + eps)
     place = row.to(tl.int64) * 0
     if head >= QUERIES:
         page = tl.load(table_ptr + tl.load(slot_ptr + row) * table_width + position // PAGE)
         kv_head = (head - QUERIES) % KEYS
         place = ((page.to(tl.int64) * KEYS + kv_head) * PAGE + position % PAGE) * H
+    weight = norm_ptr + tl.minimum(head, QUERIES + KEYS - 1) * H + i  # a value's is not used
+    left_weight = tl.load(weight)
+    right_weight = tl.load(weight + half)
+    begin(PDL)
+    source = projected_ptr + (row.to(tl.int64) * (QUERIES + KEYS + VALUES) + head) * H
+    left = tl.load(source + i).to(tl.float32)
+    right = tl.load(source + half + i).to(tl.float32)
+    kind = query_ptr.dtype.element_ty
+    root = tl.rsqrt((tl.sum(left * left, axis=0) + tl.sum(right * right, axis=0)) / H + eps)
     if head < QUERIES + KEYS:
-        weight = norm_ptr + head * H + i
-        a = (left * root * tl.load(weight)).to(kind).to(tl.float32)
-        b = (right * root * tl.load(weight + half)).to(kind).to(tl.float32)
+        a = (left * root * left_weight).to(kind).to(tl.float32)
+        b = (right * root * right_weight).to(kind).to(tl.float32)
         angle = position.to(tl.float32) * frequency
         cosine = tl.cos(angle).to(kind).to(tl.float32)
         sine = tl.sin(angle).to(kind).to(tl.float32)
@@ -148,8 +153,8 @@ def attend_decoding(
     kv_heads = tl.num_programs(1)
     g, h = tl.arange(0, BLOCK_M), tl.arange(0, H)
     in_g = g < G
-    begin(PDL)
     last = tl.load(position_ptr + row)
+    pages = table_ptr + tl.load(slot_ptr + row) * table_width
     first = tl.where(window > 0, tl.maximum(last - window + 1, 0), 0)
     start = (first // SPLIT + split) * SPLIT
     if WHOLE:
@@ -158,6 +163,7 @@ def attend_decoding(
     else:
         stop = tl.minimum(start + SPLIT, last + 1)
         start = tl.maximum(start, first // BLOCK_S * BLOCK_S)
+    begin(PDL)
     if start < stop:
         head = (row.to(tl.int64) * kv_heads + kv_head) * G + g
         query = tl.load(query_ptr + head[:, None] * H + h[None, :], mask=in_g[:, None], other=0.0)
@@ -166,7 +172,6 @@ def attend_decoding(
         best = tl.full((BLOCK_M,), float("-inf"), tl.float32)
         total = tl.zeros((BLOCK_M,), tl.float32)
         summed = tl.zeros((BLOCK_M, H), tl.float32)
-        pages = table_ptr + tl.load(slot_ptr + row) * table_width
         for at in tl.range(start, stop, BLOCK_S, num_stages=STAGES):
             page = tl.load(pages + at // PAGE).to(tl.int64)
             page_start = ((page * kv_heads + kv_head) * PAGE + at % PAGE) * H
@@ -204,9 +209,9 @@ def join_splits(
     row, head = tl.program_id(0), tl.program_id(1)
     h, i = tl.arange(0, H), tl.arange(0, 16)
     at = row.to(tl.int64) * tl.num_programs(1) + head
-    begin(PDL)
     last = tl.load(position_ptr + row)
     first = tl.where(window > 0, tl.maximum(last - window + 1, 0), 0)
+    begin(PDL)
     count = last // SPLIT - first // SPLIT + 1
     best = float("-inf")
     total = 0.0

@@ -36,23 +36,24 @@ def add_norm(
     there = column < width
     at = tl.program_id(0).to(tl.int64) * width + column
     kind = sum_ptr.dtype.element_ty
+    # Weights first: they come from far, and no other program writes them.
+    branch_weight = tl.load(branch_weight_ptr + column, mask=there & HAS_BRANCH, other=0.0)
+    first_weight = tl.load(first_weight_ptr + column, mask=there & (NEXT > 0), other=0.0)
+    second_weight = tl.load(second_weight_ptr + column, mask=there & (NEXT > 1), other=0.0)
     begin(PDL)
     x = tl.load(x_ptr + at, mask=there, other=0.0).to(tl.float32)
     if HAS_BRANCH:
         branch = tl.load(branch_ptr + at, mask=there, other=0.0).to(tl.float32)
-        weight = tl.load(branch_weight_ptr + column, mask=there, other=0.0)
-        branch = normed(branch, width, eps) * weight
+        branch = normed(branch, width, eps) * branch_weight
         x = (branch.to(kind).to(tl.float32) + x).to(kind).to(tl.float32)
         if HAS_SCALAR:
             x = (x * tl.load(scalar_ptr).to(tl.float32)).to(kind).to(tl.float32)
         tl.store(sum_ptr + at, x.to(kind), mask=there)
     if NEXT > 0:
         even = normed(x, width, eps)
-        weight = tl.load(first_weight_ptr + column, mask=there, other=0.0)
-        tl.store(first_ptr + at, (even * weight).to(kind), mask=there)
+        tl.store(first_ptr + at, (even * first_weight).to(kind), mask=there)
         if NEXT > 1:
-            weight = tl.load(second_weight_ptr + column, mask=there, other=0.0)
-            tl.store(second_ptr + at, (even * weight).to(kind), mask=there)
+            tl.store(second_ptr + at, (even * second_weight).to(kind), mask=there)
 
 
 @triton.jit
@@ -72,10 +73,12 @@ def sum_of_norms(
     there = column < width
     at = tl.program_id(0).to(tl.int64) * width + column
     kind = out_ptr.dtype.element_ty
+    left_weight = tl.load(left_weight_ptr + column, mask=there, other=0.0)
+    right_weight = tl.load(right_weight_ptr + column, mask=there, other=0.0)
     begin(PDL)
     left = tl.load(left_ptr + at, mask=there, other=0.0).to(tl.float32)
-    left = normed(left, width, eps) * tl.load(left_weight_ptr + column, mask=there, other=0.0)
+    left = normed(left, width, eps) * left_weight
     right = tl.load(right_ptr + at, mask=there, other=0.0).to(tl.float32)
-    right = normed(right, width, eps) * tl.load(right_weight_ptr + column, mask=there, other=0.0)
+    right = normed(right, width, eps) * right_weight
     total = left.to(kind).to(tl.float32) + right.to(kind).to(tl.float32)
     tl.store(out_ptr + at, total.to(kind), mask=there)

@@ -79,6 +79,40 @@ def plain_sums(
 
 
 @triton.jit
+def grouped_block(
+    words,
+    pairs,
+    x_at,
+    there,
+    high,
+    low,
+    one,
+    BLOCK_N: tl.constexpr,
+    BLOCK_W: tl.constexpr,
+):
+    """[BLOCK_N, groups]: what a block of words adds to the sums, in three operations a value."""
+    BLOCK_G: tl.constexpr = BLOCK_W // 4
+    upper = tl.zeros((BLOCK_N, BLOCK_W), tl.float32)
+    lower = tl.zeros((BLOCK_N, BLOCK_W), tl.float32)
+    upper_x = tl.zeros((BLOCK_W,), tl.float32)
+    lower_x = tl.zeros((BLOCK_W,), tl.float32)
+    for j in tl.static_range(0, 8, 2):
+        moved = words << (15 - 4 * j) if j < 4 else words >> (4 * j - 15)
+        x = tl.load(x_at + 4 * j, mask=there, other=0.0).to(tl.float32)
+        lower += ((moved & low) | one).to(tl.float32, bitcast=True) * x[None, :]
+        lower_x += x
+        x = tl.load(x_at + 4 * j + 4, mask=there, other=0.0).to(tl.float32)
+        upper += ((moved & high) | one).to(tl.float32, bitcast=True) * x[None, :]
+        upper_x += x
+    upper = tl.sum(tl.reshape(upper, (BLOCK_N, BLOCK_G, 4)), axis=2)
+    lower = tl.sum(tl.reshape(lower, (BLOCK_N, BLOCK_G, 4)), axis=2)
+    upper_x = tl.sum(tl.reshape(upper_x, (BLOCK_G, 4)), axis=1)[None, :]
+    lower_x = tl.sum(tl.reshape(lower_x, (BLOCK_G, 4)), axis=1)[None, :]
+    product = (upper - upper_x) * 16 + (lower - lower_x) * 256
+    return half_of(pairs, False) * product - half_of(pairs, True) * (upper_x + lower_x)
+
+
+@triton.jit
 def grouped_sums(
     x_ptr,
     words_ptr,
@@ -93,46 +127,47 @@ def grouped_sums(
     BLOCK_K: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """The same for GROUPED weights, in about three operations a value."""
+    """The same for GROUPED weights; each block is on its way while the one before is used.
+
+    What is left over from whole blocks is used first, in a block of its own.
+    """
     WORDS: tl.constexpr = K // 8
     BLOCK_W: tl.constexpr = BLOCK_K // 8
-    BLOCK_G: tl.constexpr = BLOCK_W // 4
-    i, g = tl.arange(0, BLOCK_W), tl.arange(0, BLOCK_G)
+    BLOCKS: tl.constexpr = WORDS // BLOCK_W
+    MAIN: tl.constexpr = BLOCKS * BLOCK_W
+    REST: tl.constexpr = WORDS - MAIN
     at = n.to(tl.int64)[:, None]
-    words_at = words_ptr + at * WORDS + i[None, :]
-    pairs_at = pairs_ptr + at * (WORDS // 4) + g[None, :]
-    first_x = x_ptr + (i // 4) * 32 + i % 4
-    there = inside[:, None] & (i < WORDS)[None, :]
+    rows, row_pairs = words_ptr + at * WORDS, pairs_ptr + at * (WORDS // 4)
+    if REST > 0:
+        REST_W: tl.constexpr = triton.next_power_of_2(REST)
+        r, q = tl.arange(0, REST_W), tl.arange(0, REST_W // 4)
+        in_rest = inside[:, None] & (r < REST)[None, :]
+        rest = tl.load(rows + MAIN + r[None, :], mask=in_rest, other=0)
+        in_pairs = inside[:, None] & (q < REST // 4)[None, :]
+        rest_pairs = tl.load(row_pairs + MAIN // 4 + q[None, :], mask=in_pairs, other=0)
+    i, g = tl.arange(0, BLOCK_W), tl.arange(0, BLOCK_W // 4)
+    words_at, pairs_at = rows + i[None, :], row_pairs + g[None, :]
+    there = inside[:, None] & (BLOCKS > 0)
     words = tl.load(words_at, mask=there, other=0, eviction_policy="evict_first")
-    pairs = tl.load(pairs_at, mask=inside[:, None] & (g < WORDS // 4)[None, :], other=0)
+    pairs = tl.load(pairs_at, mask=there, other=0)
     begin(PDL)
-    total = tl.zeros((BLOCK_N, BLOCK_G), tl.float32)
-    for start in tl.range(0, WORDS, BLOCK_W):
-        in_k = start + i < WORDS
+    sums = tl.zeros((BLOCK_N,), tl.float32)
+    if REST > 0:
+        x_at = x_ptr + MAIN * 8 + (r // 4) * 32 + r % 4
+        block = grouped_block(rest, rest_pairs, x_at, r < REST, high, low, one, BLOCK_N, REST_W)
+        sums += tl.sum(block, axis=1)
+    first_x = x_ptr + (i // 4) * 32 + i % 4
+    total = tl.zeros((BLOCK_N, BLOCK_W // 4), tl.float32)
+    for start in tl.range(0, MAIN, BLOCK_W):
         after = start + BLOCK_W
-        more = inside[:, None] & (after + i < WORDS)[None, :]
+        more = inside[:, None] & (after < MAIN)
         coming = tl.load(words_at + after, mask=more, other=0, eviction_policy="evict_first")
-        more_pairs = inside[:, None] & (after // 4 + g < WORDS // 4)[None, :]
-        coming_pairs = tl.load(pairs_at + after // 4, mask=more_pairs, other=0)
-        upper = tl.zeros((BLOCK_N, BLOCK_W), tl.float32)
-        lower = tl.zeros((BLOCK_N, BLOCK_W), tl.float32)
-        upper_x = tl.zeros((BLOCK_W,), tl.float32)
-        lower_x = tl.zeros((BLOCK_W,), tl.float32)
-        for j in tl.static_range(0, 8, 2):
-            moved = words << (15 - 4 * j) if j < 4 else words >> (4 * j - 15)
-            x_at = first_x + start * 8 + 4 * j
-            x = tl.load(x_at, mask=in_k, other=0.0).to(tl.float32)
-            lower += ((moved & low) | one).to(tl.float32, bitcast=True) * x[None, :]
-            lower_x += x
-            x = tl.load(x_at + 4, mask=in_k, other=0.0).to(tl.float32)
-            upper += ((moved & high) | one).to(tl.float32, bitcast=True) * x[None, :]
-            upper_x += x
-        product = (upper - upper_x[None, :]) * 16 + (lower - lower_x[None, :]) * 256
-        product = tl.sum(tl.reshape(product, (BLOCK_N, BLOCK_G, 4)), axis=2)
-        sum_x = tl.sum(tl.reshape(upper_x + lower_x, (BLOCK_G, 4)), axis=1)
-        total += half_of(pairs, False) * product - half_of(pairs, True) * sum_x[None, :]
+        coming_pairs = tl.load(pairs_at + after // 4, mask=more, other=0)
+        total += grouped_block(
+            words, pairs, first_x + start * 8, i < BLOCK_W, high, low, one, BLOCK_N, BLOCK_W
+        )
         words, pairs = coming, coming_pairs
-    return tl.sum(total, axis=1)
+    return sums + tl.sum(total, axis=1)
 
 
 @triton.jit
