@@ -141,6 +141,11 @@ def check_copies(found: Mapping[str, tuple[Copies, Copies]], policy: GatePolicy)
 def check_population(base: Arm, tasks: Sequence[str], policy: GatePolicy) -> LayerOutcome:
     """Refuse a statement about samples like these that too few samples carry."""
     findings = []
+    if policy.estimand == "super" and policy.design == "anytime":
+        findings.append(
+            "estimand super: bets on pairs are about these samples only: `design: gst` or "
+            "`design: fixed` in gate.yaml, or `estimand: fixed`"
+        )
     wanted = tasks if policy.primary == "macro" else (policy.primary,)
     for task_id in wanted if policy.estimand == "super" else ():
         task = base.tasks[task_id]

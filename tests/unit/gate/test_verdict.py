@@ -292,3 +292,27 @@ def test_arms_must_be_independent_of_the_order_of_tasks():
 
 def test_task_helper_reads_letters():
     assert arm_task(["CIN"]).outcomes.tolist() == [[1, 0, 2]]
+
+
+@pytest.mark.parametrize(
+    ("n", "groups", "rules", "told"),
+    [
+        (30, 0, {}, "30 questions are too few"),
+        (120, 12, {}, "12 subtasks are too few"),
+        (120, 0, {"design": "anytime"}, "these samples only"),
+    ],
+)
+def test_samples_like_these_are_refused_where_no_rate_holds_with_what_to_do(n, groups, rules, told):
+    arms = [
+        arm({"demo": arm_task(drawn(0.8, n=n, seed=s), groups=group_names(n, groups))}, seed=s)
+        for s in (0, 1)
+    ]
+    policy = GatePolicy.model_validate({"estimand": "super", **rules})
+    found = judge(arms[0], replace(arms[1], run_id="candidate"), policy)
+    assert found.verdict is GateVerdict.INVALID
+    assert told in found.reasons[0]
+    assert "gate.yaml" in found.reasons[0]
+
+
+def group_names(n: int, groups: int) -> tuple[str, ...]:
+    return tuple(f"g{i % groups}" if groups else "" for i in range(n))
