@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -51,8 +52,8 @@ def write_run(folder: Path, seed: int, accuracy: float) -> None:
                 db.execute(
                     "INSERT INTO completions (key, task_id, sample_id, repeat, prompt_hash, "
                     "stop_reason, thought, text, text_hash, completion_tokens, started_at, "
-                    "finished_at) VALUES (?, 'demo', ?, ?, 'p', 'stop', 'none', ?, 'h', 900, 0, 0)",
-                    (key, sample, j, empty),
+                    "finished_at) VALUES (?, 'demo', ?, ?, 'p', 'stop', 'none', ?, ?, 900, 0, 0)",
+                    (key, sample, j, empty, sha256(key.encode()).hexdigest()),
                 )
                 db.execute(
                     "INSERT INTO grades (key, grader, grader_version, outcome, details, graded_at) "
