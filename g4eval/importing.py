@@ -90,8 +90,7 @@ async def import_session(task_id: str, path: Path, config: RunConfig, reporter: 
                 for _, request, one_try in recorded_tries(path, asked, facts):
                     if not run.store.has_completion(one_try.key):
                         run.store.expect(request, gated=plan.task.spec.gated)
-                        await run.store.add_completion(one_try.completion)
-                        await run.store.end_try(one_try)
+                        await run.store.add_answer(one_try.completion)
                         grading.offer(one_try)
                     watch(one_try)
         finally:

@@ -409,13 +409,6 @@ class RunReader:
         return {place: error for place, (error, refused) in newest.items() if refused}
 
     @bordered
-    def refused_keys(self) -> set[str]:
-        """Return the keys of requests that were refused last; some may have a completion."""
-        refused = self._columns.added("attempts", "refused", "a")
-        rows = self._db.execute(f"SELECT key, {refused} FROM attempts a ORDER BY id")
-        return {key for key, is_refused in dict(rows).items() if is_refused}
-
-    @bordered
     def _newest_attempts(self, task_id: str) -> dict[tuple[str, int], tuple[str, bool]]:
         added = ", ".join(
             self._columns.added("attempts", name, "a") for name in ("refused", "row_hash")
