@@ -1,6 +1,6 @@
 """Time of a verdict over 5,000 samples x 16 repeats: from two run folders, and from arms in memory.
 
-What is read of texts but once (gate/signals.py) is timed apart.
+What is read of texts but once (gating/signals.py) is timed apart.
 
 python benchmarks/gate_speed.py [--keep FOLDER]; one core. The target is 2 s from the folders.
 """
@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from g4eval.gate.decision import decide_once
-from g4eval.gate.gate_file import read_gate_file, write_gate_file
-from g4eval.gate.load import arm_of_run
-from g4eval.gate.policy import GatePolicy
+from g4eval.gating.decision import decide_once
+from g4eval.gating.gate_file import read_gate_file, write_gate_file
+from g4eval.gating.load import arm_of_run
+from g4eval.gating.policy import GatePolicy
 from g4eval.store import schema
 from g4eval.store.manifest import write_manifest
 

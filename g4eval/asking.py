@@ -41,7 +41,7 @@ class Answering(Protocol):
 
 
 class Asking:
-    """The `ask` of one try; see task/dialogue.py.
+    """The `ask` of one try; see tasking/dialogue.py.
 
     Args:
         planned: the try.

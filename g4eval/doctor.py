@@ -21,8 +21,8 @@ from g4eval.errors import G4EvalError, NotReadyError
 from g4eval.profile import all_profiles
 from g4eval.sandbox.docker_pool import connect
 from g4eval.sandbox.image import build_image, image_exists, image_tag
-from g4eval.task.datasets import load_samples
-from g4eval.task.loader import Task, find_tasks
+from g4eval.tasking.datasets import load_samples
+from g4eval.tasking.loader import Task, find_tasks
 
 State = Literal["ok", "partial", "missing"]
 FREE_BYTES_WANTED = 2 << 30  # a night's run of all four benchmarks stays well below

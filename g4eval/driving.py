@@ -14,16 +14,16 @@ from typing import Any
 from g4eval.config import RunConfig
 from g4eval.engines.base import Engine, EngineFacts, ScoringEngine
 from g4eval.errors import NotReadyError
-from g4eval.gate.arm import Arm
-from g4eval.gate.decision import Decided, decide_once, drift_floor, stored_plan
-from g4eval.gate.layers import check_drift
-from g4eval.gate.load import arm_of_run
-from g4eval.gate.next_steps import missing_commands
-from g4eval.gate.pairing import DecisionPlan, allocated, places_of, repeats_until
-from g4eval.gate.policy import GatePolicy
-from g4eval.gate.record import verdict_record
-from g4eval.gate.schedule import Round, Try, next_round, tries_in_order
-from g4eval.gate.verdict import GateVerdict, check_before_generation, plan_of
+from g4eval.gating.arm import Arm
+from g4eval.gating.decision import Decided, decide_once, drift_floor, stored_plan
+from g4eval.gating.layers import check_drift
+from g4eval.gating.load import arm_of_run
+from g4eval.gating.next_steps import missing_commands
+from g4eval.gating.pairing import DecisionPlan, allocated, places_of, repeats_until
+from g4eval.gating.policy import GatePolicy
+from g4eval.gating.record import verdict_record
+from g4eval.gating.schedule import Round, Try, next_round, tries_in_order
+from g4eval.gating.verdict import GateVerdict, check_before_generation, plan_of
 from g4eval.graders.pool import GraderPool, lacks_grades
 from g4eval.pipeline import run_tasks
 from g4eval.plan import PlannedTry, RunPlan, TaskPlan, graded_tasks, tries_to_leave_out

@@ -11,9 +11,9 @@ from g4eval.config import SamplingParams
 from g4eval.graders.pool import GradedTask, GraderRef
 from g4eval.records import Sample
 from g4eval.store.reader import RunReader
-from g4eval.task.datasets import TaskData
-from g4eval.task.dialogue import Dialogue
-from g4eval.task.loader import Task
+from g4eval.tasking.datasets import TaskData
+from g4eval.tasking.dialogue import Dialogue
+from g4eval.tasking.loader import Task
 from g4eval.withholding import Withholding
 
 

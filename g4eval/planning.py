@@ -26,9 +26,9 @@ from g4eval.plan import TaskPlan
 from g4eval.profile import Profile, get_profile, profile_of
 from g4eval.records import Sample
 from g4eval.sandbox.docker_pool import check_ready
-from g4eval.task.conversion import selected
-from g4eval.task.datasets import load_samples
-from g4eval.task.loader import Task, find_tasks, get_tasks
+from g4eval.tasking.conversion import selected
+from g4eval.tasking.datasets import load_samples
+from g4eval.tasking.loader import Task, find_tasks, get_tasks
 
 # What is asked of one command, not of the run.
 _OF_A_COMMAND = frozenset({"runs_dir", "reuse", "run_id", "retry_refused"})

@@ -9,8 +9,8 @@ from g4eval.errors import ConfigError, DataError
 from g4eval.graders.pool import GradedTask, GraderPool, GraderRef
 from g4eval.records import Grade, Json, Sample, StoredTry
 from g4eval.store.run_store import RunStore
-from g4eval.task.datasets import load_samples
-from g4eval.task.loader import Task, get_tasks
+from g4eval.tasking.datasets import load_samples
+from g4eval.tasking.loader import Task, get_tasks
 
 
 @dataclass(frozen=True, slots=True)

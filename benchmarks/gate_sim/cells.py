@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.gate_sim.doors import Level, level_of, rates_of
 from benchmarks.gate_sim.truths import TaskTruth, difficulties
-from g4eval.gate.policy import GatePolicy
+from g4eval.gating.policy import GatePolicy
 from g4eval.stats.intervals import both_intervals
 
 SEED = 20261130

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.gate_sim.truths import Drawn, Floats, Ints, TaskTruth, draw
-from g4eval.gate.decide import Says, decide
-from g4eval.gate.paired_scores import PairedScores
-from g4eval.gate.pairing import neyman
-from g4eval.gate.policy import GatePolicy
-from g4eval.gate.schedule import pair_places, plan_rounds
+from g4eval.gating.decide import Says, decide
+from g4eval.gating.paired_scores import PairedScores
+from g4eval.gating.pairing import neyman
+from g4eval.gating.policy import GatePolicy
+from g4eval.gating.schedule import pair_places, plan_rounds
 
 CHUNK_TRIES = 1_500_000  # held in memory at once
 

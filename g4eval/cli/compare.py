@@ -8,8 +8,8 @@ import click
 
 from g4eval.cli.options import json_option, print_json, runs_dir_option, runs_dir_or_default
 from g4eval.errors import NotComparableError
-from g4eval.gate.compare import compare_arms
-from g4eval.gate.load import load_arm
+from g4eval.gating.compare import compare_arms
+from g4eval.gating.load import load_arm
 
 SHOWN_SAMPLES = 20
 

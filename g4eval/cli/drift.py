@@ -11,8 +11,8 @@ from g4eval import interrupts
 from g4eval.cli.options import json_option, print_json, runs_dir_option, runs_dir_or_default
 from g4eval.cli.progress import make_reporter
 from g4eval.config import RunConfig, parse_config
-from g4eval.gate.arm import Arm
-from g4eval.gate.load import arm_of_run
+from g4eval.gating.arm import Arm
+from g4eval.gating.load import arm_of_run
 from g4eval.records import TokenScores
 from g4eval.stats.drift import kl_increase
 from g4eval.store.reader import find_run

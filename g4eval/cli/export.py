@@ -7,8 +7,8 @@ import click
 
 from g4eval.cli.options import PATH, runs_dir_option, runs_dir_or_default
 from g4eval.errors import UsageError
-from g4eval.gate.gate_file import write_gate_file
-from g4eval.gate.load import arm_of_run
+from g4eval.gating.gate_file import write_gate_file
+from g4eval.gating.load import arm_of_run
 from g4eval.output import replacing
 from g4eval.store.export import export_json_lines, export_parquet
 from g4eval.store.reader import RunReader, find_run

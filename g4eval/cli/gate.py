@@ -21,13 +21,13 @@ from g4eval.cli.progress import make_reporter
 from g4eval.config import RunConfig, parse_config, parse_settings
 from g4eval.driving import candidate_config, drive_candidate
 from g4eval.errors import StoreError, UsageError
-from g4eval.gate.arm import Arm
-from g4eval.gate.calibration import check_armed
-from g4eval.gate.decision import decide_once, is_decided
-from g4eval.gate.load import load_arm
-from g4eval.gate.plan import finished_json, finished_words
-from g4eval.gate.policy import read_policy
-from g4eval.gate.render import render_junit, render_markdown, render_text
+from g4eval.gating.arm import Arm
+from g4eval.gating.calibration import check_armed
+from g4eval.gating.decision import decide_once, is_decided
+from g4eval.gating.load import load_arm
+from g4eval.gating.plan import finished_json, finished_words
+from g4eval.gating.policy import read_policy
+from g4eval.gating.render import render_junit, render_markdown, render_text
 from g4eval.teacher_forcing import TraceChoice, stored_drift
 
 

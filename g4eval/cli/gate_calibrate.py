@@ -30,10 +30,10 @@ from g4eval.errors import (
     NotReadyError,
     UsageError,
 )
-from g4eval.gate.arm import Arm
-from g4eval.gate.calibration import GraderNoise, calibrate, save_calibration
-from g4eval.gate.load import arm_of_run
-from g4eval.gate.policy import GatePolicy, read_policy
+from g4eval.gating.arm import Arm
+from g4eval.gating.calibration import GraderNoise, calibrate, save_calibration
+from g4eval.gating.load import arm_of_run
+from g4eval.gating.policy import GatePolicy, read_policy
 from g4eval.regrading import grade_run
 from g4eval.session import Reporter
 from g4eval.stats.drift import DriftSummary

@@ -9,10 +9,10 @@ import click
 import numpy as np
 
 from g4eval.cli.options import PATH, json_option, print_json, runs_dir_option, runs_dir_or_default
-from g4eval.gate.arm import Arm
-from g4eval.gate.load import load_arm
-from g4eval.gate.plan import Workload, assumed_tasks, known_tasks, plan_json
-from g4eval.gate.policy import read_policy
+from g4eval.gating.arm import Arm
+from g4eval.gating.load import load_arm
+from g4eval.gating.plan import Workload, assumed_tasks, known_tasks, plan_json
+from g4eval.gating.policy import read_policy
 from g4eval.store.reader import RunReader
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from g4eval.cli.options import PATH, json_option, print_json
-from g4eval.task.loader import find_tasks
+from g4eval.tasking.loader import find_tasks
 
 
 @click.command(name="tasks")

@@ -7,7 +7,7 @@ plainer pattern: a model that repeats the instruction before it answers is read 
 
 from g4eval.graders.letters import first_choice_letter, last_choice_letter
 from g4eval.records import Grade, Outcome, Sample, Try
-from g4eval.task.choices import LETTERS, right_letter
+from g4eval.tasking.choices import LETTERS, right_letter
 
 
 class ChoiceGrader:

@@ -14,7 +14,7 @@ from g4eval.graders.base import ungraded
 from g4eval.graders.extract import last_fenced_block
 from g4eval.records import Grade, Json, Outcome, Sample, Try
 from g4eval.sandbox.base import CodeJob, CodeTest, JobResult, Reading, Sandbox, Verdict
-from g4eval.task.code_tests import read_tests
+from g4eval.tasking.code_tests import read_tests
 
 _KEPT_PROBLEMS = 16  # their tests can be 10 MB each
 _SHOWN_OF_A_TEST = 400  # characters of a failed test that a grade keeps

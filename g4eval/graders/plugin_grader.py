@@ -16,9 +16,9 @@ from typing import Any, cast
 from g4eval.errors import TaskError
 from g4eval.graders.base import Grader, NamedGrader, ungraded
 from g4eval.records import Completion, Grade, Outcome, Sample, StopReason, Try
-from g4eval.task.plugins import guarded, is_ours, load_plugin, plugin_error
-from g4eval.task.samples import json_fault
-from g4eval.task.worker import in_worker
+from g4eval.tasking.plugins import guarded, is_ours, load_plugin, plugin_error
+from g4eval.tasking.samples import json_fault
+from g4eval.tasking.worker import in_worker
 
 MAX_TEXT = 1 << 20  # characters of an extraction
 MAX_NAME = 200

@@ -37,8 +37,8 @@ from g4eval.graders.base import (
 )
 from g4eval.graders.plugin_grader import checked_grade, leave_if_forked, load_plugin_grader
 from g4eval.records import Grade, Json, Sample, StoredTry, Thought, Try
-from g4eval.task.loader import Task
-from g4eval.task.plugins import is_ours
+from g4eval.tasking.loader import Task
+from g4eval.tasking.plugins import is_ours
 
 BATCH = 64  # completions a worker takes at a time, at most
 BATCHES_PER_WORKER = 3  # under way at once, so that a worker never waits for the next

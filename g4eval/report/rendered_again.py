@@ -5,8 +5,8 @@ from pathlib import Path
 from g4eval.errors import G4EvalError
 from g4eval.fingerprint import prompt_hash
 from g4eval.records import Chat, Message
-from g4eval.task.datasets import load_samples
-from g4eval.task.loader import get_tasks
+from g4eval.tasking.datasets import load_samples
+from g4eval.tasking.loader import get_tasks
 
 
 def render_again(

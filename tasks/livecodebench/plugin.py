@@ -20,7 +20,7 @@ from typing import Any
 
 from g4eval.errors import ConfigError, DataError
 from g4eval.records import Sample
-from g4eval.task.code_tests import keep_tests
+from g4eval.tasking.code_tests import keep_tests
 
 MAX_ENCODED_BYTES = 256 << 20  # the largest on the hub is under a quarter of it
 MAX_TEXT_BYTES = 256 << 20

@@ -9,8 +9,8 @@ from g4eval.errors import DataError
 from g4eval.graders.base import GRADERS, Grader, grade_try
 from g4eval.graders.pool import GraderRef
 from g4eval.records import Completion, Outcome, Sample, StopReason, Thought
-from g4eval.task.datasets import load_samples
-from g4eval.task.loader import Task, find_tasks
+from g4eval.tasking.datasets import load_samples
+from g4eval.tasking.loader import Task, find_tasks
 from tests.driving import try_of
 
 HOSTILE = [

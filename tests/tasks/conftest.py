@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from g4eval.bundled import bundled_dir
-from g4eval.task.loader import load_task
+from g4eval.tasking.loader import load_task
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,8 @@ from g4eval.graders.base import grade_try
 from g4eval.graders.integer import IntegerGrader
 from g4eval.records import Completion, Outcome, Sample, StopReason
 from g4eval.responses import split_reasoning
-from g4eval.task.datasets import load_samples
-from g4eval.task.loader import find_tasks
+from g4eval.tasking.datasets import load_samples
+from g4eval.tasking.loader import find_tasks
 from tests.driving import try_of
 
 DISAGREEMENTS = Path(__file__).with_name("aime_disagreements.csv")

@@ -9,7 +9,7 @@ from g4eval.errors import DataError
 from g4eval.jsonlines import read_json_lines
 from g4eval.planning import limit_samples
 from g4eval.report.from_store import view_run
-from g4eval.task.datasets import load_samples
+from g4eval.tasking.datasets import load_samples
 from tests.tasks.conftest import bundled_task, from_hub
 
 SUFFIX = (

@@ -11,8 +11,8 @@ from g4eval.errors import NotReadyError
 from g4eval.graders.base import GRADERS, grade_try
 from g4eval.planning import plan_tasks
 from g4eval.records import Completion, Outcome, StopReason
-from g4eval.task.code_tests import read_tests
-from g4eval.task.datasets import load_samples
+from g4eval.tasking.code_tests import read_tests
+from g4eval.tasking.datasets import load_samples
 from tests.driving import try_of
 from tests.tasks.conftest import bundled_task
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from g4eval.cli.entry import main
-from g4eval.task.datasets import load_samples
-from g4eval.task.loader import load_task
+from g4eval.tasking.datasets import load_samples
+from g4eval.tasking.loader import load_task
 from tests.tasks.conftest import bundled_task
 
 ZOO = """\

@@ -14,8 +14,8 @@ from g4eval.errors import DataError
 from g4eval.plan import RunPlan
 from g4eval.planning import plan_tasks
 from g4eval.records import Sample
-from g4eval.task.choices import choice_order, right_letter
-from g4eval.task.datasets import load_samples
+from g4eval.tasking.choices import choice_order, right_letter
+from g4eval.tasking.datasets import load_samples
 from tests.driving import render_requests
 from tests.tasks.conftest import bundled_task, from_hub
 

@@ -12,9 +12,9 @@ import pytest
 from g4eval.bundled import bundled_dir
 from g4eval.errors import ConfigError, DataError
 from g4eval.jsonlines import read_json_lines
-from g4eval.task.code_tests import read_tests
-from g4eval.task.datasets import load_samples
-from g4eval.task.plugins import load_plugin
+from g4eval.tasking.code_tests import read_tests
+from g4eval.tasking.datasets import load_samples
+from g4eval.tasking.plugins import load_plugin
 from tests.tasks.conftest import bundled_task, from_hub
 
 V6 = "livecodebench/livecodebench_v6.yaml"

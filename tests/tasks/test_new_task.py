@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from g4eval.cli.entry import main
-from g4eval.task.datasets import load_samples
-from g4eval.task.loader import find_tasks
+from g4eval.tasking.datasets import load_samples
+from g4eval.tasking.loader import find_tasks
 
 PAGE = Path(__file__).parents[2] / "docs" / "new-task.md"
 _BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)

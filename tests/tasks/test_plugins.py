@@ -11,7 +11,7 @@ ALLOWED = {
     "g4eval.records",
     "g4eval.errors",
     "g4eval.graders.extract",
-    "g4eval.task.code_tests",
+    "g4eval.tasking.code_tests",
 }
 PLUGINS = sorted(bundled_dir("tasks").glob("*/plugin.py"))
 

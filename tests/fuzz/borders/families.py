@@ -13,10 +13,10 @@ from g4eval.graders.base import grade_try
 from g4eval.graders.plugin_grader import checked_grade, try_grader
 from g4eval.graders.pool import GraderRef
 from g4eval.records import Completion, StopReason, Try
-from g4eval.task import worker
-from g4eval.task.conversion import selected
-from g4eval.task.datasets import load_samples
-from g4eval.task.loader import load_task
+from g4eval.tasking import worker
+from g4eval.tasking.conversion import selected
+from g4eval.tasking.datasets import load_samples
+from g4eval.tasking.loader import load_task
 from tests.fuzz.border import CORPUS, HOSTILE, Border, mutated_bytes, mutated_json
 
 SEEDS = {path.name: path.read_bytes() for path in sorted((CORPUS / "families").iterdir())}

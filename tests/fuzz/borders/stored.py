@@ -8,11 +8,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from g4eval.gate.arm import Arm
-from g4eval.gate.calibration import check_armed
-from g4eval.gate.gate_file import FORMAT, FORMAT_VERSION, read_gate_file
-from g4eval.gate.policy import GatePolicy, read_policy
-from g4eval.gate.render import render_junit, render_markdown, render_text
+from g4eval.gating.arm import Arm
+from g4eval.gating.calibration import check_armed
+from g4eval.gating.gate_file import FORMAT, FORMAT_VERSION, read_gate_file
+from g4eval.gating.policy import GatePolicy, read_policy
+from g4eval.gating.render import render_junit, render_markdown, render_text
 from g4eval.report.manifest_words import facts_of, summary_of
 from g4eval.report.text_table import render_table
 from g4eval.stats.summary import summarise

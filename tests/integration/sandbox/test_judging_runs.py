@@ -14,8 +14,8 @@ from g4eval.records import Outcome
 from g4eval.sandbox.base import CodeJob, CodeTest, Reading, Verdict
 from g4eval.sandbox.image import image_tag
 from g4eval.store.run_store import RunStore
-from g4eval.task.code_tests import read_tests
-from g4eval.task.datasets import load_samples
+from g4eval.tasking.code_tests import read_tests
+from g4eval.tasking.datasets import load_samples
 from tests.integration.sandbox.conftest import program
 from tests.integration.sandbox.test_attacks import ATTACKS, attack
 from tests.tasks.conftest import bundled_task

@@ -12,7 +12,7 @@ import pytest
 from g4eval.graders.choice import ChoiceGrader
 from g4eval.graders.letters import first_choice_letter, last_choice_letter
 from g4eval.records import Completion, Outcome, Sample, StopReason
-from g4eval.task.choices import choice_order
+from g4eval.tasking.choices import choice_order
 from tests.driving import try_of
 
 ORDER_0 = (2, 3, 1, 0)
@@ -108,7 +108,7 @@ def test_the_order_of_options_is_the_same_everywhere():
     # Worked out once with sha256sum over "rec1:0:0" to "rec1:0:3" and "rec1:1:0" to "rec1:1:3".
     assert choice_order("rec1", 0) == ORDER_0
     assert choice_order("rec1", 1) == ORDER_1
-    code = "from g4eval.task.choices import choice_order as c; print(c('rec1', 0), c('rec1', 1))"
+    code = "from g4eval.tasking.choices import choice_order as c; print(c('rec1', 0), c('rec1', 1))"
     for seed in ("0", "1"):
         printed = subprocess.run(
             [sys.executable, "-c", code],

@@ -1,6 +1,6 @@
 """Invented decisions of the gate, as a run folder holds them."""
 
-from g4eval.gate.policy import GatePolicy
+from g4eval.gating.policy import GatePolicy
 from g4eval.store.verdicts import VerdictRecord
 
 

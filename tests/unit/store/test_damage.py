@@ -11,7 +11,7 @@ import pytest
 
 from g4eval.config import RunConfig
 from g4eval.errors import StoreError
-from g4eval.gate.load import arm_of_run
+from g4eval.gating.load import arm_of_run
 from g4eval.report.text_table import render_table
 from g4eval.session import run_session
 from g4eval.stats.summary import summarise
