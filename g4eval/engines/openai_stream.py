@@ -12,6 +12,7 @@ from g4eval.engines.retry import (
     Failure,
     RequestFailedError,
     failure_from_event,
+    is_error,
     is_flat_error,
 )
 from g4eval.engines.server_json import (
@@ -20,6 +21,7 @@ from g4eval.engines.server_json import (
     TEXT_CHARACTERS,
     as_count,
     as_ids,
+    as_index,
     as_mapping,
     as_name,
     joined,
@@ -31,14 +33,15 @@ from g4eval.records import StopReason
 from g4eval.responses import is_failure_word, parse_stop_reason
 
 DONE = b"[DONE]"
+_AROUND_DONE = b" \t\"'"  # of an end mark
 _KEEP_ALIVES = (b"", b"null", b"{}")  # events that carry nothing
 
 
 class EventDecoder:
     """Takes bytes as they come, gives the data of each complete server-sent event.
 
-    Source: "Server-sent events", WHATWG HTML, section 9.2.6. Event names, ids and comments are
-    skipped; a bare CR as line end isn't supported (no server sends it).
+    Source: "Server-sent events", WHATWG HTML, section 9.2.6. Lines end in LF, CR LF or CR. Event
+    names, ids and comments are skipped.
     """
 
     def __init__(self) -> None:
@@ -46,6 +49,7 @@ class EventDecoder:
         self._line_bytes = 0
         self._bytes = 0
         self._data: list[bytes] = []
+        self._ended_in_cr = False  # a LF that comes now belongs to that line's end
         self.has_begun_data = False  # the line that isn't complete begins as one of data
 
     def feed(self, chunk: bytes) -> list[bytes]:
@@ -53,19 +57,24 @@ class EventDecoder:
         self._bytes += len(chunk)
         if self._bytes > STREAM_BYTES:
             raise RequestFailedError(Failure.BROKEN, f"a stream of over {STREAM_BYTES:,} bytes")
-        if b"\n" not in chunk:
+        if self._ended_in_cr or b"\r" in chunk:
+            chunk = self._with_line_feeds(chunk)
+        end = chunk.find(b"\n")
+        if end < 0:
             self._add(chunk)
             return []
+        is_one = end == len(chunk) - 2 and chunk.startswith(b"data: ") and chunk.endswith(b"\n\n")
+        if is_one and not self._line and not self._data:
+            return [chunk[6:-2]]  # as most servers send them
         *lines, rest = chunk.split(b"\n")
         if self._line:
             lines[0] = b"".join([*self._line, lines[0]])
             self._line, self._line_bytes = [], 0
         self.has_begun_data = False
-        if rest:
-            self._add(rest)
+        self._add(rest)
         events = []
         for line in lines:
-            event = self._take(line.removesuffix(b"\r"))
+            event = self._take(line)
             if event is not None:
                 events.append(event)
         return events
@@ -74,7 +83,16 @@ class EventDecoder:
         """Return what stands at the end without the empty line that should close it."""
         return self.feed(b"\n\n") if self._line or self._data else []
 
+    def _with_line_feeds(self, chunk: bytes) -> bytes:
+        """Return the bytes with LF as every line's end."""
+        if self._ended_in_cr:
+            chunk = chunk.removeprefix(b"\n")
+        self._ended_in_cr = chunk.endswith(b"\r")
+        return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
     def _add(self, piece: bytes) -> None:
+        if not piece:
+            return
         self._line.append(piece)
         self._line_bytes += len(piece)
         if self._line_bytes > LINE_BYTES:
@@ -116,27 +134,33 @@ class AnswerParts:
     _token_ids: list[int] = field(default_factory=list)
     _has_all_ids: bool = True
     _n_choices: int = 0  # seen, of index 0
+    _has_deltas: bool = False
     _finish_word: str | None = None
     _usage: dict[str, Any] = field(default_factory=dict)
 
     def add_event(self, data: bytes) -> bool:
         """Add one event's data; return whether it carried anything.
 
-        Raises RequestFailedError for an error or anything unreadable.
+        Raises RequestFailedError for an error or anything unreadable. Nothing after the end mark
+        belongs to the answer.
         """
-        if data == DONE:
-            self.is_done = True
-        elif data in _KEEP_ALIVES:
+        if self.is_done:
             return False
-        else:
-            self.add_body(data)
+        if not data.startswith(b'{"'):  # nearly none
+            if data in _KEEP_ALIVES:
+                return False
+            if data == DONE or data.strip(_AROUND_DONE).upper() == DONE:
+                self.is_done = True
+                self.n_events += 1
+                return True
+        self.add_body(data)
         self.n_events += 1
         return True
 
     def add_body(self, data: bytes) -> None:
         """Add one JSON object, a chunk of a stream or a whole answer."""
         value = parse_json_object(data)
-        if value.get("error"):
+        if is_error(value.get("error")):
             raise failure_from_event(value["error"])
         choices = value.get("choices")
         if not choices and is_flat_error(value):
@@ -144,9 +168,10 @@ class AnswerParts:
         if (model := value.get("model")) != self._model_as_sent:
             self._note_model(model)
         usage = value.get("usage")
-        if isinstance(usage, dict) and usage:
+        if usage and isinstance(usage, dict):
             self._usage = usage
-        self._note_prompt(value.get("prompt_token_ids"))
+        if "prompt_token_ids" in value:
+            self._note_prompt(value["prompt_token_ids"])
         if choices is None:
             return
         if not isinstance(choices, list):
@@ -159,12 +184,28 @@ class AnswerParts:
 
     def _add_choice(self, choice: dict[str, Any], place: int) -> None:
         index = choice.get("index")
-        if (as_count(index) or 0) if index is not None else place:
+        if place if index is None else index and as_index(index):
             return  # another answer to the same question: one was asked for
         self._n_choices += 1
-        if choice.get("error"):
+        if is_error(choice.get("error")):
             raise failure_from_event(choice["error"])
-        part = choice.get("delta") or choice.get("message") or {}
+        delta = choice.get("delta")
+        part = delta or choice.get("message") or {}
+        if delta:
+            self._has_deltas = True
+        if delta or not (part and self._has_deltas and self._characters):
+            self._add_texts(choice, part)  # else a stream's last event says all of it again
+        ids = choice.get("token_ids")
+        if ids:
+            whole = as_ids(ids)
+            self._token_ids += whole or ()
+            self._has_all_ids = self._has_all_ids and whole is not None
+        if "prompt_token_ids" in choice:
+            self._note_prompt(choice["prompt_token_ids"])
+        if choice.get("finish_reason") is not None:
+            self._finish_word = as_name(choice["finish_reason"]) or self._finish_word
+
+    def _add_texts(self, choice: dict[str, Any], part: dict[str, Any]) -> None:
         content = part.get("content") or choice.get("text")
         if type(content) is str:  # nearly always, and there are many
             self._add_text(self._text, content)
@@ -175,14 +216,6 @@ class AnswerParts:
         if reasoning:
             for text, _ in text_pieces(reasoning):
                 self._add_text(self._reasoning, text)
-        ids = choice.get("token_ids")
-        if ids:
-            whole = as_ids(ids)
-            self._token_ids += whole or ()
-            self._has_all_ids = self._has_all_ids and whole is not None
-        self._note_prompt(choice.get("prompt_token_ids"))
-        if choice.get("finish_reason") is not None:
-            self._finish_word = as_name(choice["finish_reason"]) or self._finish_word
 
     def _add_text(self, pieces: list[str], text: str) -> None:
         pieces.append(text)

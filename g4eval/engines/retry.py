@@ -182,6 +182,11 @@ def failure_from_event(error: Any) -> RequestFailedError:
     return RequestFailedError(kind, message, status=status, body=body)
 
 
+def is_error(value: Any) -> bool:
+    """Whether the value of `error` says that there was one: not an object of nothing."""
+    return any(value.values()) if isinstance(value, dict) else bool(value)
+
+
 def is_flat_error(value: Mapping[str, Any]) -> bool:
     """Whether an object of a 200 answer, one without choices, is an error without an envelope."""
     if value.get("object") == "error" or value.get("type") == "error" or _status_in(value):

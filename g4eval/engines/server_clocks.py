@@ -4,7 +4,7 @@ Before the first byte of data a request is in the server's queue: that may take 
 after `queue_timeout_seconds`, or at once where the server answers no health request for
 `idle_timeout_seconds`. After it, `idle_timeout_seconds` without a byte of data is a broken
 connection. Comments and keep-alives are no data. An answer that doesn't stream has its first byte
-when it is whole, so it has the first clock alone. All is on the event loop's monotonic clock.
+when it is made, so it has the first clock until then. All is on the event loop's monotonic clock.
 """
 
 import asyncio

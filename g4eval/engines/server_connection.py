@@ -18,7 +18,7 @@ import resource
 import ssl
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -49,6 +49,8 @@ CONNECTIONS_A_CLIENT = 64
 _SPARE_FILES = 256  # beside the connections: the store, logs, libraries
 _FEWEST_SPARE_FILES = 48  # a run gets by with these
 _REDIRECTS = 5
+_SECONDS_BEHIND_THE_END = 1.0  # of a stream, until the connection is given up
+_STREAM_BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
@@ -137,8 +139,9 @@ class ServerConnection:
             try:
                 head = await first_bytes(chunks)
                 if head[:1] in (b"{", b"["):
-                    return _one_body(await read_rest(head, chunks, BODY_BYTES))
-                if head[:1] == b"<" or _is(response, "text/html"):
+                    return _one_body(await read_rest(head, chunks, BODY_BYTES, clock.data))
+                is_stream = head.startswith(_STREAM_BEGINNINGS)
+                if head[:1] == b"<" or (_is(response, "text/html") and not is_stream):
                     raise _html(head)
                 return await self._read_stream(head, chunks, clock)
             finally:
@@ -160,11 +163,27 @@ class ServerConnection:
                 clock.data()
 
         take(head)
-        async for chunk in chunks:
-            take(chunk)
+        if not parts.is_done:
+            async for chunk in chunks:
+                take(chunk)
+                if parts.is_done:
+                    break
+        if parts.is_done:
+            await self._read_end(chunks)
         for event in decoder.end():
             parts.add_event(event)
         return parts
+
+    async def _read_end(self, chunks: AsyncIterator[bytes]) -> None:
+        """Read what follows an end mark, so that the connection is used again; for a moment only.
+
+        The answer is whole: some servers leave the connection open, or break it now.
+        """
+        seconds = min(_SECONDS_BEHIND_THE_END, self._options.idle_timeout_seconds / 2)
+        with suppress(httpx.HTTPError, httpx.StreamError, OSError, zlib.error):
+            async with asyncio.timeout(seconds):  # TimeoutError is an OSError
+                async for _ in chunks:
+                    pass
 
     def hide_secrets(self, text: str) -> str:
         """Return a message on one line, without the key and the other secrets."""
@@ -333,9 +352,15 @@ async def _failure_of(response: httpx.Response) -> RequestFailedError:
 
 
 def _one_body(data: bytes) -> AnswerParts:
+    """Read one JSON object, or a stream that has one a line and no more."""
     parts = AnswerParts()
-    parts.add_body(data)
-    parts.is_done = True
+    lines = [line for line in data.splitlines() if line.strip()]
+    if len(lines) > 1 and all(line.startswith(b"{") and line.endswith(b"}") for line in lines):
+        for line in lines:
+            parts.add_event(line)
+    else:
+        parts.add_body(data)
+        parts.is_done = True
     return parts
 
 

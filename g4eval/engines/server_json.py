@@ -46,6 +46,8 @@ def parse_json(data: bytes) -> Any:
     if data.count(b"[") + data.count(b"{") > DEPTH and _is_too_deep(data):
         raise nonsense(f"JSON nested deeper than {DEPTH}", data)
     try:
+        if data.startswith(b'{"'):  # UTF-8: json.loads needs longer to find that out of bytes
+            return json.loads(data.decode("utf-8", "surrogatepass"))
         return json.loads(data)
     except (ValueError, RecursionError) as error:
         raise nonsense("what isn't JSON", data) from error
@@ -71,6 +73,13 @@ def as_count(value: Any) -> int | None:
         value = int(value)
     is_count = isinstance(value, int) and not isinstance(value, bool)
     return value if is_count and 0 <= value <= LARGEST_COUNT else None
+
+
+def as_index(value: Any) -> int:
+    """Return a choice's place among the answers to one question; 0 for what can't be one."""
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value[:9])
+    return as_count(value) or 0
 
 
 def as_size(value: Any) -> int | None:

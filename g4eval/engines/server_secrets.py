@@ -1,10 +1,11 @@
 """What must never be shown: keys, passwords and header values, in every form they may come back.
 
 Covered: the value itself; percent-encoded, as JSON and HTML escape it, as Python shows bytes and
-text, in base64 (of it alone, and inside something longer at any of the three places) and in hex.
-Not covered: a server that translates it, cuts it into pieces or adds characters between. In the
-texts a model wrote only values of SHORTEST_IN_TEXTS characters or more are looked for: a shorter
-one (`4`, `true`) would take answers away.
+text, in base64 (of it alone, and inside something longer at any of the three places) and in hex;
+in messages also the beginning of one where what was quoted is cut. Not covered: a server that
+translates it, cuts it into pieces or adds characters between. In the texts a model wrote only
+values of SHORTEST_IN_TEXTS characters or more are looked for: a shorter one (`4`, `true`) would
+take answers away.
 """
 
 import base64
@@ -19,6 +20,8 @@ HIDDEN = "***"
 SHORTEST_IN_TEXTS = 6
 _SHORTEST_ANYWHERE = 3  # shorter ones are hidden where they stand alone
 _SHORTEST_ENCODED = 8  # of an encoded form
+_SHORTEST_BEGINNING = 4  # of a secret that was cut
+_AROUND_CUT = ".'\")"  # what follows a quote that was cut
 _SECRET_NAME = re.compile(
     r"pass(word|wd|phrase)?$|^pwd$|secret|credential|cookie|authori[sz]ation|bearer|signature|"
     r"(^|[_-])(auth|key|token|sig|jwt)$|api_?key|access_?key|private_?key",
@@ -48,7 +51,7 @@ class Secrets:
                 text = text.replace(form, HIDDEN)
         for pattern in self._alone:
             text = pattern.sub(HIDDEN, text)
-        return self._without_percent_forms(text, _SHORTEST_ANYWHERE)
+        return self._without_cut_end(self._without_percent_forms(text, _SHORTEST_ANYWHERE))
 
     def hide_in_text(self, text: str) -> str:
         """Return what a model wrote without those that are long enough to be meant."""
@@ -56,6 +59,20 @@ class Secrets:
             if form in text:
                 text = text.replace(form, HIDDEN)
         return self._without_percent_forms(text, SHORTEST_IN_TEXTS)
+
+    def _without_cut_end(self, text: str) -> str:
+        """Return a message without the beginning of a secret at its end: quotes are cut there."""
+        if "%" in text:
+            for value in self._values:
+                text = _without_percent_beginning(text, value)
+        end = len(text.rstrip(_AROUND_CUT))
+        for form in self._anywhere:
+            if form[:_SHORTEST_BEGINNING] not in text:
+                continue
+            for length in range(min(len(form), end), _SHORTEST_BEGINNING - 1, -1):
+                if text.startswith(form[:length], end - length):
+                    return text[: end - length] + HIDDEN + text[end:]
+        return text
 
     def _without_percent_forms(self, text: str, shortest: int) -> str:
         if "%" in text:
@@ -138,15 +155,30 @@ def _plain_forms(value: str) -> set[str]:
     return {form for form in {value, value.replace(" ", "+")} | escaped if form}
 
 
+def _without_percent_beginning(text: str, value: str) -> str:
+    """Return a text without the beginning of a value at its end, any of its bytes as %XX."""
+    places = _percent_places(value)
+    for length in range(len(places) - 1, _SHORTEST_BEGINNING - 1, -1):
+        beginning = "".join(places[:length]) + r"(?:%[0-9A-Fa-f]{0,2}){0,4}"  # and half a letter
+        found = re.search(rf"{beginning}(?=[{re.escape(_AROUND_CUT)}]*\Z)", text)
+        if found is not None:
+            return text[: found.start()] + HIDDEN + text[found.end() :]
+    return text
+
+
 def _any_percent_form(value: str) -> re.Pattern[str]:
     """Return what matches a value with any of its bytes as %XX, in either case."""
+    return re.compile("".join(_percent_places(value)))
+
+
+def _percent_places(value: str) -> list[str]:
     places = []
     for character in value:
         data = character.encode("utf-8", "surrogatepass")
         percent = "".join(f"%(?i:{byte:02X})" for byte in data)
         plus = r"|\+" if character == " " else ""
         places.append(f"(?:{re.escape(character)}|{percent}{plus})")
-    return re.compile("".join(places))
+    return places
 
 
 def _encoded_forms(value: str) -> set[str]:

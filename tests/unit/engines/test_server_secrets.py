@@ -95,3 +95,15 @@ def test_passwords_of_a_body_are_hidden_wherever_they_stand() -> None:
         "max_tokens": 5,
     }
     assert secrets_in(body) == {"ann", "hunter2", "k-99"}
+
+
+@pytest.mark.parametrize("name", sorted(forms(KEY).keys() - {"JSON twice"}))
+@pytest.mark.parametrize("around", ["{}", "{}...", "the server sent: '{}'"])
+def test_the_beginning_of_a_secret_is_hidden_where_a_quote_was_cut(name: str, around: str) -> None:
+    form, secrets = forms(KEY)[name], Secrets([KEY])
+    inside = name.startswith("base64 of")
+    for length in range(30 if inside else 15, len(form)):
+        said = secrets.hide(around.format("no key like " + form[:length]))
+        assert not any(form[i : i + 12] in said for i in range(12 if inside else 0, length - 11))
+        assert inside or "***" in said, (form[:length], said)
+    assert secrets.hide("an invoice, a skin...") == "an invoice, a skin..."
