@@ -160,8 +160,8 @@ class AnswerParts:
     def add_body(self, data: bytes) -> None:
         """Add one JSON object, a chunk of a stream or a whole answer."""
         value = parse_json_object(data)
-        if is_error(value.get("error")):
-            raise failure_from_event(value["error"])
+        if (error := value.get("error")) and is_error(error):
+            raise failure_from_event(error)
         choices = value.get("choices")
         if not choices and is_flat_error(value):
             raise failure_from_event(value)
@@ -179,16 +179,16 @@ class AnswerParts:
         try:
             for place, choice in enumerate(choices):
                 self._add_choice(choice, place)
-        except (AttributeError, TypeError) as error:
-            raise nonsense("an answer of another shape", data) from error
+        except (AttributeError, TypeError) as wrong:
+            raise nonsense("an answer of another shape", data) from wrong
 
     def _add_choice(self, choice: dict[str, Any], place: int) -> None:
         index = choice.get("index")
         if place if index is None else index and as_index(index):
             return  # another answer to the same question: one was asked for
         self._n_choices += 1
-        if is_error(choice.get("error")):
-            raise failure_from_event(choice["error"])
+        if (error := choice.get("error")) and is_error(error):
+            raise failure_from_event(error)
         delta = choice.get("delta")
         part = delta or choice.get("message") or {}
         if delta:
@@ -208,7 +208,10 @@ class AnswerParts:
     def _add_texts(self, choice: dict[str, Any], part: dict[str, Any]) -> None:
         content = part.get("content") or choice.get("text")
         if type(content) is str:  # nearly always, and there are many
-            self._add_text(self._text, content)
+            self._text.append(content)
+            self._characters += len(content)
+            if self._characters > TEXT_CHARACTERS:
+                raise _too_long()
         elif content:
             for text, is_reasoning in text_pieces(content):
                 self._add_text(self._reasoning if is_reasoning else self._text, text)
@@ -221,9 +224,7 @@ class AnswerParts:
         pieces.append(text)
         self._characters += len(text)
         if self._characters > TEXT_CHARACTERS:
-            raise RequestFailedError(
-                Failure.BROKEN, f"an answer of over {TEXT_CHARACTERS:,} characters"
-            )
+            raise _too_long()
 
     def _note_prompt(self, token_ids: Any) -> None:
         self.prompt_token_ids = as_ids(token_ids) or self.prompt_token_ids
@@ -340,6 +341,10 @@ class AnswerParts:
 
     def _count(self, name: str) -> int | None:
         return as_count(self._usage.get(name))
+
+
+def _too_long() -> RequestFailedError:
+    return RequestFailedError(Failure.BROKEN, f"an answer of over {TEXT_CHARACTERS:,} characters")
 
 
 class WordlessEndError(RequestFailedError):

@@ -23,6 +23,7 @@ from email.utils import parsedate_to_datetime
 from enum import Enum, auto
 from typing import Any
 
+_LEAST_RATE_WAIT_SECONDS = 0.01  # so that patience ends, whatever the waits are set to
 _QUOTED_CHARACTERS = 300  # of a server's own words, in a message
 _LEVELS = 16  # of objects in objects, on the way to a server's own words
 
@@ -139,6 +140,7 @@ class Tries:
             if self.waited_for_rate_seconds >= self.policy.rate_limit_patience_seconds:
                 return None
             wait = max(asked, self.policy.wait_seconds(self.n_rate_limited, chance))
+            wait = max(wait, _LEAST_RATE_WAIT_SECONDS)
             self.waited_for_rate_seconds += wait
             return wait
         if error.failure not in (Failure.BROKEN, Failure.UNREACHABLE):

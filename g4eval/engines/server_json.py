@@ -36,6 +36,7 @@ NAME_CHARACTERS = 200
 LARGEST_COUNT = 2**31 - 1
 HELPER_SECONDS = 60.0
 
+_DECODER = json.JSONDecoder()
 _QUOTED_BYTES = 80
 # Texts are skipped whole, so that only brackets outside them are seen.
 _TOKENS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[{]|[\]}]', re.DOTALL)
@@ -46,11 +47,15 @@ def parse_json(data: bytes) -> Any:
     if data.count(b"[") + data.count(b"{") > DEPTH and _is_too_deep(data):
         raise nonsense(f"JSON nested deeper than {DEPTH}", data)
     try:
-        if data.startswith(b'{"'):  # UTF-8: json.loads needs longer to find that out of bytes
-            return json.loads(data.decode("utf-8", "surrogatepass"))
-        return json.loads(data)
+        if not data.startswith(b'{"'):
+            return json.loads(data)
+        text = data.decode("utf-8", "surrogatepass")  # json.loads needs longer to find that out
+        value, end = _DECODER.raw_decode(text)
     except (ValueError, RecursionError) as error:
         raise nonsense("what isn't JSON", data) from error
+    if end != len(text) and text[end:].strip():
+        raise nonsense("more than one JSON value", data)
+    return value
 
 
 def parse_json_object(data: bytes) -> dict[str, Any]:

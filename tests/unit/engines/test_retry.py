@@ -1,5 +1,6 @@
 """Which failures are tried again, and after how long."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -112,6 +113,16 @@ def test_rate_limits_use_up_patience_and_no_retries() -> None:
     waits = [tries.next_wait_seconds(limited, 0.0) for _ in range(4)]
     assert waits == [4.0, 4.0, 4.0, None]
     assert tries.next_wait_seconds(RequestFailedError(Failure.BROKEN, "cut"), 0.0) == 0.5
+
+
+@pytest.mark.parametrize("asked", [None, 0.0])
+def test_patience_ends_where_nobody_waits(asked: float | None) -> None:
+    policy = replace(POLICY, first_wait_seconds=0, longest_wait_seconds=0)
+    tries = Tries(policy=replace(policy, rate_limit_patience_seconds=0.5))
+    limited = RequestFailedError(Failure.RATE_LIMITED, "slow down", retry_after_seconds=asked)
+    waits = [tries.next_wait_seconds(limited, 0.0) for _ in range(100)]
+    assert waits[-1] is None
+    assert sum(wait is not None for wait in waits) == 50
 
 
 def test_what_cannot_get_better_is_not_tried_again() -> None:
