@@ -152,7 +152,7 @@ class ServerConnection:
     ) -> AnswerParts:
         parts, decoder = AnswerParts(), EventDecoder()
 
-        def take(chunk: bytes) -> None:
+        def take(chunk: bytes) -> bool:
             n_events = 0
             for event in decoder.feed(chunk):
                 n_events += parts.add_event(event)
@@ -161,12 +161,11 @@ class ServerConnection:
                 self._on_progress(n_events)
             elif decoder.has_begun_data:
                 clock.data()
+            return parts.is_done
 
-        take(head)
-        if not parts.is_done:
+        if not take(head):
             async for chunk in chunks:
-                take(chunk)
-                if parts.is_done:
+                if take(chunk):
                     break
         if parts.is_done:
             await self._read_end(chunks)

@@ -12,6 +12,7 @@ from g4eval.report.site import ReportOptions, build_report, content_security_pol
 from g4eval.report.views import RepeatTexts, SampleTexts
 from g4eval.store.schema import pack_text
 from tests.unit.report.synthetic import run_view, three_runs
+from tests.unit.report.verdicts import verdict_record
 
 SECRET = "the question that must not be seen"
 
@@ -255,3 +256,38 @@ def test_a_clock_out_of_range_is_no_end_of_a_report(tmp_path, seconds):
 
 def files_of(folder):
     return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+
+
+VERDICTS = ("PASS", "FAIL", "INCONCLUSIVE", "INVALID")
+
+
+def gate_colours(css: str, verdict: str, scheme: int) -> tuple[str, ...]:
+    """The colours of a verdict's box and heading in light (0) or dark (1), and the line's style."""
+    tokens = dict(re.findall(r"--(\w[\w-]*): light-dark\(([^)]*)\)", css))
+    found = []
+    for rule in (f".gate.{verdict} {{", f".gate.{verdict} h2 {{"):
+        (body,) = re.findall(re.escape(rule) + r"([^}]*)\}", css)
+        found += [
+            tokens[name].split(", ")[scheme] for name in re.findall(r"var\(--([\w-]+)\)", body)
+        ]
+        found += re.findall(r"border-left-style: (\w+)", body)
+    return tuple(found)
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_the_page_of_two_runs_carries_its_verdict_as_a_class(verdict, tmp_path):
+    base, candidate = (run_view(n, shares={"aime26": 0.5}, limit=2) for n in ("base", "cand"))
+    judged = replace(candidate, gate_verdicts=(verdict_record(verdict, "base"),))
+    build_report([base, judged], tmp_path / "out", ReportOptions())
+    page = (tmp_path / "out" / "compare-base--cand.html").read_text("utf-8")
+    assert re.findall(r'<section class="gate (\w+)"', page) == [verdict.lower()]
+    assert f"The gate says {verdict}</h2>" in page
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_no_two_verdicts_have_one_colour(scheme, report):
+    css = (report / "static" / "report.css").read_text("utf-8")
+    colours = {verdict: gate_colours(css, verdict.lower(), scheme) for verdict in VERDICTS}
+    assert all(len(found) >= 2 for found in colours.values()), colours
+    for place in (0, -1):  # the line beside it, and its heading
+        assert len({found[place] for found in colours.values()}) == len(VERDICTS), colours
