@@ -4,7 +4,6 @@ The pipeline's laziness, order, back-pressure and abort are here, and nowhere el
 """
 
 import asyncio
-import math
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from itertools import islice
@@ -32,7 +31,8 @@ def most_in_flight(engine: HasCapacity) -> int:
 
     The tenth waits inside the engine, so that a place that gets free is taken at once.
     """
-    return engine.capacity + math.ceil(engine.capacity / 10)
+    capacity = engine.capacity
+    return capacity - -capacity // 10  # the tenth rounded up
 
 
 async def side_by_side(
@@ -110,6 +110,8 @@ class Places:
         self._wake()
 
     def _wake(self) -> None:
+        if not self._waiting:
+            return
         free = self._most() - self._taken
         while free > 0 and self._waiting:
             place = self._waiting.popleft()

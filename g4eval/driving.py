@@ -302,12 +302,14 @@ def _planned(
 ) -> Iterator[PlannedTry]:
     samples = {task: {s.sample_id: s for s in p.samples} for task, p in by_id.items()}
     begun = {task: store.begun_tries(task) for task in by_id}
+    dialogues = {task: task_plan.dialogue for task, task_plan in by_id.items()}
     for t in todo:
         yield PlannedTry(
             plan=plan,
             task_plan=by_id[t.task_id],
             sample=samples[t.task_id][t.sample_id],
             repeat=t.repeat,
+            dialogue=dialogues[t.task_id],
             is_begun=(t.sample_id, t.repeat) in begun[t.task_id],
         )
 

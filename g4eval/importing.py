@@ -225,10 +225,13 @@ def recorded_tries(
     """Yield each line's number, and the try that it records, of one step."""
     (task_plan,) = plan.tasks
     samples = {sample.sample_id: sample for sample in task_plan.samples}
+    dialogue = task_plan.dialogue
     for number, row in _rows(path):
         sample = samples[row["sample_id"]]
         repeat = row.get("repeat", 0)
-        planned = PlannedTry(plan=plan, task_plan=task_plan, sample=sample, repeat=repeat)
+        planned = PlannedTry(
+            plan=plan, task_plan=task_plan, sample=sample, repeat=repeat, dialogue=dialogue
+        )
         request = first_request(planned)
         completion = build_completion(
             request,

@@ -61,12 +61,13 @@ def run_tries(
 async def run_try(ask: Asking, planned: PlannedTry, store: RunStore) -> Try | Attempt:
     """Run one try's dialogue to its end; what is stored of it is replayed, not asked again."""
     try:
-        await planned.task_plan.dialogue.run(planned.sample, planned.repeat, ask)
+        await planned.dialogue.run(planned.sample, planned.repeat, ask)
     except StepFailedError:
         if ask.failure is None:
             raise
     finally:
-        await ask.stop()
+        if ask.is_busy:
+            await ask.stop()
     if ask.failure is not None:
         await store.end_try(ask.failure)
         return ask.failure

@@ -56,14 +56,18 @@ class PlannedTry:
     task_plan: TaskPlan
     sample: Sample
     repeat: int
+    dialogue: Dialogue
     is_begun: bool = False  # a step of it is stored
 
 
 def planned_tries(task_plan: TaskPlan, plan: RunPlan) -> Iterator[PlannedTry]:
     """Yield a task's tries sample by sample, so that an engine can share their prefixes."""
+    dialogue = task_plan.dialogue
     for sample in task_plan.samples:
         for repeat in range(task_plan.repeats):
-            yield PlannedTry(plan=plan, task_plan=task_plan, sample=sample, repeat=repeat)
+            yield PlannedTry(
+                plan=plan, task_plan=task_plan, sample=sample, repeat=repeat, dialogue=dialogue
+            )
 
 
 def unfinished_tries(plan: RunPlan, store: RunReader) -> Iterator[PlannedTry]:

@@ -83,7 +83,7 @@ class FakeEngine:
         self._answers = answers or (lambda *_: None)
         self._script = _read_script(options.script) if options.script else {}
         self._places = asyncio.Semaphore(options.concurrency)
-        self._n_answered = 0
+        self._n_taken = self._n_answered = 0
 
     @classmethod
     def configure(cls, config: EngineConfig) -> Self:
@@ -137,7 +137,8 @@ class FakeEngine:
         async with self._places:
             started_at = time.time()
             delay = self._delay(request)
-            if delay or self._n_answered % REQUESTS_PER_TURN == 0:
+            self._n_taken += 1
+            if delay or self._n_taken % REQUESTS_PER_TURN == 0:
                 await asyncio.sleep(delay)
             self._count(request)
             return self._answer(request, started_at)
