@@ -85,7 +85,15 @@ def check_row(values: Sequence[Any], stored_hash: object, kinds: Iterable[type],
 
 
 def check_tries(db: sqlite3.Connection) -> None:
-    """Raise ValueError where a try that ended lacks the completion it ended with."""
+    """Raise ValueError where a try's state is none, or it lacks the completion it ended with.
+
+    Rows of tries have no hash: who they are of is held against completions, and the rest is a word.
+    """
+    other = db.execute(
+        "SELECT sample_id, repeat, state FROM tries WHERE state NOT IN ('finished', 'failed')"
+    ).fetchone()
+    if other is not None:
+        raise ValueError(f"the state of {other[0]!r}/{other[1]} is not what was written")
     lost = db.execute(
         "SELECT sample_id, repeat FROM tries t WHERE state = 'finished' AND NOT EXISTS "
         "(SELECT 1 FROM completions c WHERE c.task_id = t.task_id AND c.sample_id = t.sample_id "

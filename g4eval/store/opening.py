@@ -7,7 +7,7 @@ from typing import NoReturn
 from g4eval.errors import StoreError
 from g4eval.store import schema
 from g4eval.store.birth import DATABASE, HALF_MADE
-from g4eval.store.damage import HINT
+from g4eval.store.damage import DAMAGE, HINT
 
 
 def open_to_read(folder: Path) -> sqlite3.Connection:
@@ -29,7 +29,7 @@ def open_to_read(folder: Path) -> sqlite3.Connection:
         except sqlite3.OperationalError as error:
             db.close()
             failure = error
-        except sqlite3.DatabaseError as error:
+        except DAMAGE as error:  # also in its own schema, which may be no text any more
             db.close()
             raise StoreError(f"the run can't be read: {error}", where=path, hint=HINT) from error
         else:

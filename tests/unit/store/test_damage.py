@@ -109,6 +109,8 @@ CHANGES = {
     "group": 'UPDATE samples SET groups = \'{"a": "b"}\' WHERE position = 1',
     "manifest": "UPDATE meta SET value = replace(value, 'fake', 'vllm') WHERE name = 'manifest'",
     "refused": "UPDATE attempts SET refused = 1",
+    "a try": "UPDATE tries SET state = 'finisxed' WHERE repeat = 1",
+    "whose try": "UPDATE tries SET repeat = 9 WHERE repeat = 1",
 }
 
 
@@ -146,6 +148,13 @@ def test_a_run_without_hashes_is_checked_for_its_types(
             db.execute(f"UPDATE {table} SET row_hash = NULL")
         assert db.execute(OLDER[what]).rowcount > 0
     with pytest.raises(StoreError):
+        all_that_is_shown(tmp_path)
+
+
+def test_a_schema_that_is_no_text_is_named(made: Path, tmp_path: Path) -> None:
+    data = (made / "run.sqlite").read_bytes()
+    (tmp_path / "run.sqlite").write_bytes(data.replace(b"CREATE TABLE", b"CREATE\xccTABLE", 1))
+    with pytest.raises(StoreError, match=r"can't be read|damaged"):
         all_that_is_shown(tmp_path)
 
 
