@@ -10,7 +10,7 @@ from g4eval.sandbox.frames import StreamError
 if TYPE_CHECKING:
     from g4eval.sandbox.container import Container
 
-_TRIES = 29  # lines the program prints
+_TRIES = 30  # lines the program prints
 
 
 def check_container(container: "Container") -> None:

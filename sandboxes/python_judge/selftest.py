@@ -119,6 +119,7 @@ TRIES: dict[str, Callable[[], None]] = {
     "write to /proc": _write_file("/proc/sys/kernel/panic"),
     "write to /sys": _write_file("/sys/kernel/profiling"),
     "write to /dev": _write_file("/dev/x"),
+    "message queue": _write_file("/dev/mqueue/x"),
     "big file": _fill_disk,
     "program in scratch": _run_from_scratch,
     "docker socket": _read_file("/var/run/docker.sock"),

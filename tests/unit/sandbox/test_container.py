@@ -30,7 +30,10 @@ def test_a_container_has_no_network_four_capabilities_and_one_small_folder_to_wr
         "SETPCAP",
     ]  # the server's; submissions have none
     assert "no-new-privileges" in got["security_opt"]
-    assert got["tmpfs"] == {"/tmp": "size=67108864,nr_inodes=1024,noexec,nosuid,nodev,mode=1777"}
+    assert got["tmpfs"] == {
+        "/tmp": "size=67108864,nr_inodes=1024,noexec,nosuid,nodev,mode=1777",
+        "/dev/mqueue": "ro,size=4k,nr_inodes=1,mode=555",
+    }
     assert got["pids_limit"] == 64
     assert got["mem_limit"] == got["memswap_limit"] == 4 << 30
     assert got["cpuset_cpus"] == "1"
