@@ -68,6 +68,7 @@ class Server:
                 problem = child.Problem(message["fn_name"], message["inputs"])
                 self._problems[message["key"]] = problem
                 self._channel.buffer.release(len(payload))
+                self._state.remember_memory()
             elif kind == b"U":
                 self._problems.pop(json.loads(bytes(payload))["key"], None)
 
@@ -82,7 +83,8 @@ class Server:
         summary = run.summary()
         usage = sweep(run.pid)
         run.close()
-        usage.out_of_memory = usage.status == -signal.SIGKILL and self._kills.has_grown()
+        taken = self._kills.has_grown()  # read after every run, or a kill is another run's
+        usage.out_of_memory = taken and usage.status == -signal.SIGKILL
         usage.clean = empty_as(self._ground.user, _SCRATCH)
         state = self._state.difference() if header["look"] else ""
         end = json.dumps(summary | vars(usage) | {"state": state}).encode()
@@ -95,7 +97,7 @@ class Server:
         importlib.import_module("numpy")
         child.set_guard()
         _freeze()
-        self._state.remember()
+        self._state.remember_memory()
         self._has_numpy = True
 
 

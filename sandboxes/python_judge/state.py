@@ -20,11 +20,14 @@ class ServerState:
         self._page = os.sysconf("SC_PAGE_SIZE")
         self._memory = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
         self._ipc = [os.open(name, os.O_RDONLY | os.O_CLOEXEC) for name in _IPC_FILES if _is(name)]
-        self.remember()
-
-    def remember(self) -> None:
-        """Take the state as it is now for the right one."""
         self._before = self._read()
+        self.remember_memory()
+
+    def remember_memory(self) -> None:
+        """Take the memory as it is now for the right one: the server itself has loaded something.
+
+        Nothing else of its state, or what an earlier run changed would be forgotten.
+        """
         self._memory_before = self._memory_bytes()
 
     def difference(self) -> str:

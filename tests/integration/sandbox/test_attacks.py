@@ -48,6 +48,14 @@ def test_an_attack_gets_its_verdict_and_leaves_nothing_behind(judge, folder) -> 
     assert around.verdict is Verdict.ACCEPTED, around.error
 
 
+def test_a_kill_for_memory_is_not_counted_against_the_next_submission(make_judge) -> None:
+    judge = make_judge(slots=1)
+    killed = program("import signal\nsignal.raise_signal(signal.SIGKILL)")
+    judge(attack(ATTACKS / "memory_kill_of_a_child"))
+    (result,) = judge(killed)
+    assert result.verdict is Verdict.RUNTIME_ERROR, result.error
+
+
 def test_attacks_leave_the_host_as_it_was(make_judge, docker_client) -> None:
     def processes() -> int:
         return sum(path.name.isdigit() for path in Path("/proc").iterdir())
