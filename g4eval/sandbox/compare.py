@@ -22,10 +22,12 @@ def output_difference_official(output: str, expected: str) -> str | None:
     Both are stripped, split at newlines, and each line is stripped. Lines are alike if they are
     equal, or if both are numbers only, equal one by one as decimals: no tolerance.
     """
-    lines = [line.strip() for line in output.strip().split("\n")]
-    expected_lines = [line.strip() for line in expected.strip().split("\n")]
-    if len(lines) != len(expected_lines):
-        return f"{len(lines)} lines where {len(expected_lines)} are expected"
+    output, expected = output.strip(), expected.strip()
+    count, wanted_count = output.count("\n") + 1, expected.count("\n") + 1
+    if count != wanted_count:  # counted first: a flood is not taken to pieces
+        return f"{count} lines where {wanted_count} are expected"
+    lines = [line.strip() for line in output.split("\n")]
+    expected_lines = [line.strip() for line in expected.split("\n")]
     for number, (line, wanted) in enumerate(zip(lines, expected_lines, strict=True), start=1):
         if line != wanted and not _same_numbers(line, wanted):
             return f"line {number}: {line[:_SHOWN]!r} where {wanted[:_SHOWN]!r} is expected"
@@ -33,9 +35,13 @@ def output_difference_official(output: str, expected: str) -> str | None:
 
 
 def _same_numbers(line: str, wanted: str) -> bool:
+    wanted_tokens = wanted.split()
+    tokens = line.split(maxsplit=len(wanted_tokens))  # a flood of them is not taken to pieces
+    if len(tokens) != len(wanted_tokens):
+        return False
     try:
-        numbers = [Decimal(token) for token in line.split()]
-        wanted_numbers = [Decimal(token) for token in wanted.split()]
+        numbers = [Decimal(token) for token in tokens]
+        wanted_numbers = [Decimal(token) for token in wanted_tokens]
     except (ArithmeticError, ValueError):
         return False
     try:
@@ -54,9 +60,11 @@ def values_equal_official(value: Any, expected: Any) -> Any:
 
 def output_difference_fair(output: str, expected: str) -> str | None:
     """Return how two texts differ, token by token, numbers within 1e-6; or None."""
-    tokens, wanted_tokens = output.split(), expected.split()
+    wanted_tokens = expected.split()
+    tokens = output.split(maxsplit=len(wanted_tokens))
     if len(tokens) != len(wanted_tokens):
-        return f"{len(tokens)} tokens where {len(wanted_tokens)} are expected"
+        count = f"{len(tokens)}" if len(tokens) < len(wanted_tokens) else "more"
+        return f"{count} tokens where {len(wanted_tokens)} are expected"
     for number, (token, wanted) in enumerate(zip(tokens, wanted_tokens, strict=True), start=1):
         if token != wanted and not _close_texts(token, wanted):
             return f"token {number}: {token[:_SHOWN]!r} where {wanted[:_SHOWN]!r} is expected"

@@ -19,6 +19,7 @@ _DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f(2|4|8|16)|c(8|16|32)|U[0-9]{1,7})"
 _MAX_RATIO_DIGITS = 10_000  # hexadecimal: to bring a fraction down takes their square
 # Integers can be chosen to collide; no set, and no dict with a key that is no text, equals JSON.
 _MAX_HASHED = 1_000
+_NAN = json.loads("NaN")  # the same object each time, so that lists of it are equal
 _MAX_COMPARED = 1 << 24  # elements that numpy may spread two shapes to
 
 
@@ -130,7 +131,7 @@ _MAKERS: dict[str, Callable[..., Any]] = {
     "n": lambda: None,
     "b": bool,
     "i": lambda text: int(text, 16),
-    "f": float,
+    "f": lambda text: _NAN if text == "NaN" else float(text),
     "c": lambda real, imag: complex(float(real), float(imag)),
     "s": str,
     "y": bytes.fromhex,

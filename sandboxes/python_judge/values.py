@@ -9,6 +9,9 @@ tree of JSON arrays whose first item says the type:
     ["x", NAME]    in a tree: opaque, a value we can't rebuild; it fails its test and is counted
     ["u", NAME]    in a tree: a value that equals nothing JSON can say
 
+A list is equal to itself, NaN in it or not, so NaN is written "NaN" where it is the object that
+json made of an input, and "nan" where it is another.
+
 Subclasses count as their base where they keep its `__eq__`, since then Python compares them alike.
 Standard library only: numpy's types are recognised if the submission has loaded numpy.
 """
@@ -24,6 +27,7 @@ from typing import Any
 _MAX_DEPTH = 500
 _MAX_WORK = 1_000_000  # containers visited, and sixteenths of their items
 _LEAVES = {int, str, float, bool, type(None)}
+_NAN = json.decoder.NaN  # type: ignore[attr-defined]  # the one that parsed inputs hold
 _HEX_BITS = 14_000  # longer ints have more digits than Python parses unasked: sent in hex
 _dumps = json.dumps
 
@@ -61,7 +65,7 @@ def encode_value(value: object, limit: int) -> bytes | None:
 def _is_plain(value: Any, depth: int, budget: _Budget) -> bool:
     kind = type(value)
     if kind in _LEAVES:
-        return kind is not int or value.bit_length() < _HEX_BITS
+        return _is_plain_leaf(value)
     if depth > _MAX_DEPTH:
         return False
     if kind is dict:
@@ -75,10 +79,15 @@ def _is_plain(value: Any, depth: int, budget: _Budget) -> bool:
     budget.spend(len(items))
     kinds = set(map(type, items))
     if kinds <= _LEAVES:
-        return int not in kinds or all(
-            item.bit_length() < _HEX_BITS for item in items if type(item) is int
-        )
+        return kinds.isdisjoint((int, float)) or all(map(_is_plain_leaf, items))
     return all(_is_plain(item, depth + 1, budget) for item in items)
+
+
+def _is_plain_leaf(value: Any) -> bool:
+    kind = type(value)
+    if kind is int:
+        return bool(value.bit_length() < _HEX_BITS)
+    return kind is not float or value == value or value is _NAN  # noqa: PLR0124  but for NaN
 
 
 def _tree(value: Any, depth: int, budget: _Budget) -> list[Any]:
@@ -105,7 +114,7 @@ def _pairs(value: Any, depth: int, budget: _Budget) -> list[Any]:
 
 
 def _float_text(value: float) -> str:
-    return float.__repr__(value)
+    return "NaN" if value is _NAN else float.__repr__(value)
 
 
 _Writer = Callable[[Any, int, _Budget], list[Any]]

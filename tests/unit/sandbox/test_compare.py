@@ -1,5 +1,7 @@
 """How outputs and values are compared; every row is worked out by hand from the official rules."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -51,6 +53,18 @@ def test_outputs_that_are_officially_alike(output: str, expected: str) -> None:
 )
 def test_outputs_that_officially_differ(output: str, expected: str) -> None:
     assert output_difference_official(output, expected) is not None
+
+
+@pytest.mark.parametrize("compare", [output_difference_official, output_difference_fair])
+@pytest.mark.parametrize("piece", ["1 ", "12\n"])
+def test_a_flood_of_tokens_or_lines_is_not_taken_to_pieces(compare, piece: str) -> None:
+    output = piece * 1_000_000
+    tracemalloc.start()
+    try:
+        assert compare(output, "1 1") is not None
+        assert tracemalloc.get_traced_memory()[1] < 10 * len(output)
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_signalling_nan_makes_the_comparison_itself_fail() -> None:

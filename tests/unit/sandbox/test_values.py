@@ -83,6 +83,17 @@ def test_integers_of_any_length_come_back() -> None:
     assert across([10**5000, 1]) == [10**5000, 1]
 
 
+def test_a_list_of_nan_equals_another_only_where_both_hold_what_json_made_of_one() -> None:
+    (given,) = json.loads("[NaN]")
+    for own in (float("nan"), -float("nan"), np.float64("nan")):
+        assert across([own]) != [given]
+        assert across([1, (own, given)]) != [1, (own, given)]
+        assert across({"a": own}) != {"a": given}
+    assert across([given, 1.0]) == [given, 1.0]
+    assert across([(given, 1)]) == [(given, 1)]
+    assert across({"a": [given]}) == {"a": [given]}
+
+
 def test_nan_comes_back_as_nan() -> None:
     assert across(float("nan")) != across(float("nan"))
     assert repr(across([float("nan"), (1,)])[0]) == "nan"
