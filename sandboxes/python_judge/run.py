@@ -165,21 +165,21 @@ class Run:
             elif end > self._filled:
                 break
             else:
-                self.turns.take(kind, test)
+                self.turns.move(kind)
                 batch.append((kind, test, view[start + FRAME.size : end]))
                 start = end
         if batch and batch[-1][0] == BEGUN:
             self._meter.lap()  # setting up is nobody's time
-        batch = [frame for frame in batch if self._counts(frame[0])]
+        now = time.monotonic()
+        batch = [frame for frame in batch if self._counts(frame[0], now)]
         self.unsent = self._stamped(batch)
         if self.turns.why is None:
             self._channel.send(self.unsent)
             self.unsent = []
             self._filled = self._channel.buffer.move_to_front(start, self._filled)
 
-    def _counts(self, kind: bytes) -> bool:
+    def _counts(self, kind: bytes, now: float) -> bool:
         """Move the deadline on by one frame; return whether the host has a use for it."""
-        now = time.monotonic()
         if kind == BEGUN:
             budget = (self._limit + 1) * self._n_tests + 5  # the official wall budget
             self._end = now + budget * (2 if self._waits_for_cpu else 1)

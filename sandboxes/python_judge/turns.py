@@ -15,6 +15,12 @@ BEGUN, READY, ALARM = b"G", b"C", b"A"
 FAILED, ENDED, RAISED, TOO_LONG = b"F", b"B", b"X", b"S"
 OUTPUT, VALUE = b"O", b"V"
 
+_KINDS: dict[str, tuple[bytes, ...]] = {  # what may come next, but for a test's answer
+    SETTING_UP: (BEGUN,),
+    LOADING: (READY, ALARM, FAILED, ENDED),
+    OVER: (),
+}
+
 
 class Turns:
     """The state of one run, moved by the frames of its child."""
@@ -22,19 +28,25 @@ class Turns:
     def __init__(self, n_tests: int, *, functional: bool) -> None:
         self._n_tests = n_tests
         self._answer = VALUE if functional else OUTPUT
+        self._kinds = {**_KINDS, TESTING: (self._answer, RAISED, TOO_LONG, ALARM, FAILED, ENDED)}
         self.state = SETTING_UP
         self.answered = 0  # tests that have a frame of their own
         self.why: str | None = None  # why it is over, in the words of server.py
 
     def is_next(self, kind: bytes, test: int) -> bool:
         """Return whether a frame is in turn."""
-        return test == self.answered and kind in self._next_kinds()
+        return test == self.answered and kind in self._kinds[self.state]
 
     def take(self, kind: bytes, test: int) -> None:
         """Move on by one frame; one out of turn ends the run."""
-        if not self.is_next(kind, test):
+        if self.is_next(kind, test):
+            self.move(kind)
+        else:
             self.end("protocol")
-        elif kind == BEGUN:
+
+    def move(self, kind: bytes) -> None:
+        """Move on by a frame that is in turn."""
+        if kind == BEGUN:
             self.state = LOADING
         elif kind == READY:
             self.state = TESTING
@@ -48,12 +60,3 @@ class Turns:
         if self.state != OVER:
             self.why = "setup" if self.state == SETTING_UP and why != "killed" else why
             self.state = OVER
-
-    def _next_kinds(self) -> tuple[bytes, ...]:
-        if self.state == SETTING_UP:
-            return (BEGUN,)
-        if self.state == LOADING:
-            return (READY, ALARM, FAILED, ENDED)
-        if self.state == TESTING:
-            return (self._answer, RAISED, TOO_LONG, ALARM, FAILED, ENDED)
-        return ()
