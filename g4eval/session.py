@@ -26,7 +26,6 @@ from g4eval.engines.base import (
     NotingEngine,
 )
 from g4eval.engines.choice import choose_engine
-from g4eval.engines.served_model import only_served_model
 from g4eval.engines.server_address import parse_headers
 from g4eval.engines.server_secrets import without_secrets
 from g4eval.errors import ConfigError, NotReadyError, UsageError, combined
@@ -130,6 +129,9 @@ async def with_model(config: RunConfig, reporter: Reporter) -> RunConfig:
     """Return the configuration with a model: where none is named, the only one of the server."""
     if config.model or config.profile or not config.base_url:
         return config
+    # Not at the top: it brings httpx, which takes as long to import as half of the rest.
+    from g4eval.engines.served_model import only_served_model  # noqa: PLC0415
+
     name = await only_served_model(config.base_url, parse_headers(config.header))
     reporter.note(f"model {name}: the only one the server has")
     return config.model_copy(update={"model": name})

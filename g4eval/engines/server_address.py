@@ -5,7 +5,6 @@ Whatever can't be sent is refused here, before anything is: no later message has
 
 import ipaddress
 import re
-import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
@@ -42,7 +41,11 @@ class Address:
 
     def proxy(self) -> str | None:
         """Return the proxy that the environment names for this address; None: none."""
-        if self.is_of_this_machine or urllib.request.proxy_bypass(self.host):
+        if self.is_of_this_machine:
+            return None
+        import urllib.request  # noqa: PLC0415  it brings http and email, and other engines need none
+
+        if urllib.request.proxy_bypass(self.host):
             return None
         proxies = urllib.request.getproxies()
         return proxies.get(self.scheme) or proxies.get("all") or None
