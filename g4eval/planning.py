@@ -20,7 +20,7 @@ from g4eval.errors import (
     nearest,
 )
 from g4eval.fingerprint import hash_order, sha256_json
-from g4eval.graders.plugin_grader import example_of, try_grader
+from g4eval.graders.plugin_grader import example_maker, try_grader
 from g4eval.graders.pool import GraderRef
 from g4eval.plan import TaskPlan
 from g4eval.profile import Profile, get_profile, profile_of
@@ -197,10 +197,11 @@ def manifest_of(
 def answers_of(plans: tuple[TaskPlan, ...]) -> Answers:
     """Return what makes right and wrong answers, for engine fake: the graders' own examples."""
     samples = {p.task.spec.id: {s.sample_id: s for s in p.samples} for p in plans}
-    graders = {p.task.spec.id: GraderRef.of(p.task).load() for p in plans}
+    graders = {p.task.spec.id: GraderRef.of(p.task) for p in plans}
+    examples = {t: example_maker(ref.load(), ref.folder) for t, ref in graders.items()}
 
     def answer(task_id: str, sample_id: str, repeat: int, right: bool) -> str | None:  # noqa: FBT001
-        return example_of(graders[task_id], samples[task_id][sample_id], repeat, right=right)
+        return examples[task_id](samples[task_id][sample_id], repeat, right=right)
 
     return answer
 

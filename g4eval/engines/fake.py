@@ -202,8 +202,8 @@ class FakeEngine:
 
     def _answer(self, request: Request, started: float) -> Completion | Attempt:
         options = self._options
-        is_refused = _chance("refused", request.seed) < options.refused_share
-        if is_refused or _chance("failed", request.seed) < options.failed_share:
+        is_refused = _happens("refused", request.seed, options.refused_share)
+        if is_refused or _happens("failed", request.seed, options.failed_share):
             words = "engine fake was asked to fail this one"
             return build_attempt(request, words, refused=is_refused)
         line = self._script.get((request.sample_id, request.repeat)) or self._script.get(
@@ -236,11 +236,11 @@ class FakeEngine:
         ease = 2 * _chance("ease", request.sample_id) - 1
         right = _chance("right", seed) < options.accuracy + options.spread * ease
         answer = self._answers(request.task_id, request.sample_id, request.repeat, right)
-        if answer is None or _chance("no answer", seed) < options.no_answer_share:
+        if answer is None or _happens("no answer", seed, options.no_answer_share):
             answer = "I could not find it."
         marks = f"[{seed}] "
         padding = "so " * (max(0, options.text_bytes - len(answer) - len(marks)) // 3)
-        if _chance("truncated", seed) < options.truncated_share:
+        if _happens("truncated", seed, options.truncated_share):
             opening = "<|channel>thought\n" if options.thinking else ""
             return opening + marks + padding, None, StopReason.LENGTH
         if options.thinking:
@@ -267,6 +267,11 @@ def _chance(what: str, seed: object) -> float:
     """Return a number in [0, 1) that depends on the two arguments alone."""
     digest = hashlib.sha256(f"{what}:{seed}".encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
+
+
+def _happens(what: str, seed: object, share: float) -> bool:
+    """Return whether this one is in a share of all; a share of 0 is nobody's."""
+    return share > 0 and _chance(what, seed) < share
 
 
 def _hash_of(path: Path | None) -> str:

@@ -10,8 +10,9 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from g4eval.errors import TaskError
 from g4eval.graders.base import Grader, NamedGrader, ungraded
@@ -24,6 +25,14 @@ MAX_TEXT = 1 << 20  # characters of an extraction
 MAX_NAME = 200
 _PLAIN = frozenset((str, int, float, bool, type(None)))
 _HINT = "this is the task family's own code: mend it there"
+
+
+class Example(Protocol):
+    """Makes an answer that a grader finds right, or wrong; see Grader.example."""
+
+    def __call__(self, sample: Sample, repeat: int, *, right: bool) -> str | None:
+        """Return it; None: there is none."""
+        ...
 
 
 def load_plugin_grader(folder: Path, class_name: str) -> Grader:
@@ -97,6 +106,16 @@ def try_grader(grader: Grader, folder: Path, sample: Sample) -> None:
         code = getattr(type(grader).grade, "__code__", None)
         where = f"{path}:{code.co_firstlineno}" if code is not None else path
         raise TaskError(f"the plugin's {type(grader).__name__}: {fault}", where=where, hint=_HINT)
+
+
+def example_maker(grader: Grader, folder: Path | None) -> Example:
+    """Return what makes a grader's examples: itself, or a third party's within `example_of`.
+
+    `folder` is the plugin's; None for a grader of ours.
+    """
+    if folder is None or is_ours(folder):
+        return grader.example
+    return partial(example_of, grader)
 
 
 def example_of(grader: Grader, sample: Sample, repeat: int, *, right: bool) -> str | None:
