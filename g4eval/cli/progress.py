@@ -215,8 +215,7 @@ class ScoresSoFar:
         task_id, sample_id, truncated = place
         samples = self._samples.setdefault(task_id, {})
         sample = samples.setdefault(sample_id, len(samples))
-        row = Scored(sample=sample, outcome=outcome, truncated=truncated)
-        self._rows.setdefault(task_id, []).append(row)
+        self._rows.setdefault(task_id, []).append(Scored(sample, outcome, truncated))
 
 
 def _score(rows: list[Scored]) -> str:

@@ -73,7 +73,7 @@ def _task(
         task_id=summary.task_id,
         title=plan.title,
         version=plan.version,
-        measurement=measure(summary, rows, manifest, profile),
+        measurement=measure(summary, manifest, profile),
         is_gated=plan.gated,
         metrics=_metrics(summary),
         groups=tuple(

@@ -1,15 +1,13 @@
 """A stored run to measurements that can be held against published scores."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from g4eval.profile import Profile, get_profile, profile_of
-from g4eval.records import Thought
 from g4eval.report.published import published_scores
 from g4eval.report.reproduction import Measurement, ReproductionResult, reproduce
 from g4eval.stats.summary import TaskSummary
 from g4eval.store.reader import RunReader
-from g4eval.store.rows import StoredRow
 from g4eval.store.stored import Manifest, StoredPlan
 
 # What decides a score and only the one who made the answers can state, the weightiest first.
@@ -22,18 +20,10 @@ def reproduce_run(
     """Judge every task of a run against what was published for its model."""
     manifest = run.manifest()
     profile = profile_of_run(manifest)
-    return tuple(
-        reproduce(measure(summary, list(run.rows(summary.task_id)), manifest, profile))
-        for summary in summaries
-    )
+    return tuple(reproduce(measure(summary, manifest, profile)) for summary in summaries)
 
 
-def measure(
-    summary: TaskSummary,
-    rows: Sequence[StoredRow],
-    manifest: Manifest,
-    profile: Profile | None,
-) -> Measurement:
+def measure(summary: TaskSummary, manifest: Manifest, profile: Profile | None) -> Measurement:
     """Return one task's score with all that a reader must know to compare it."""
     plan, engine = summary.plan, manifest.engine
     sampling = plan.sampling
@@ -49,9 +39,7 @@ def measure(
         is_partial=summary.is_partial or summary.audit.n_missing > 0,
         engine=engine.engine,
         thinking=engine.thinking,
-        share_with_thought=sum(row.thought is not Thought.NONE for row in rows) / len(rows)
-        if rows and plan.is_generated
-        else None,
+        share_with_thought=summary.share_with_thought if plan.is_generated else None,
         unknown=tuple(name for name in STATED if not plan.knows(name)),
         temperature=sampling.temperature,
         top_p=sampling.top_p,

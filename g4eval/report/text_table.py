@@ -295,6 +295,7 @@ def _task_json(summary: TaskSummary, engine: StoredEngine) -> dict[str, Any]:
         for name in [name for name in values["groups"] if name.startswith("harmonic")]:
             del values["groups"][name]
     values["warnings"] = _warnings(summary, engine)
+    del values["share_with_thought"]  # of use where scores are held against published ones
     if not summary.audit.n_refused:
         del values["refused_band"], values["audit"]["n_refused"]
     if not summary.audit.finish_words:

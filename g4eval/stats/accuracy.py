@@ -8,6 +8,7 @@ questions and new tries, "super" errors about questions like these. Source of th
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,7 @@ from g4eval.records import Estimate, Interval, Outcome
 from g4eval.stats.intervals import both_intervals, wilson
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scored:
+class Scored(NamedTuple):
     """One (sample, repeat) as statistics see it."""
 
     sample: int  # index of the sample
@@ -62,6 +62,11 @@ def estimate(rows: Sequence[Scored], n_missing: int = 0) -> Estimate:
         if_truncated_right=_mean(*_counts(graded, truncated_right=True)),
         if_truncated_left_out=_mean(*_counts([r for r in graded if not r.truncated])),
     )
+
+
+def value_of(rows: Sequence[Scored]) -> float:
+    """Return the value of an estimate alone, which takes a fraction of its time."""
+    return _mean(*_counts([r for r in rows if r.outcome is not Outcome.UNGRADED]))
 
 
 def se_fixed(correct: NDArray[np.int64], counts: NDArray[np.int64]) -> float | None:

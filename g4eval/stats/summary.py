@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from g4eval.records import Estimate, Grade, Outcome, StopReason, Thought
-from g4eval.stats.accuracy import Scored, Variances, estimate, variances
+from g4eval.stats.accuracy import Scored, Variances, estimate, value_of, variances
 from g4eval.stats.harmonic import GroupMeans, group_means
 from g4eval.stats.pass_at_k import maj_at_k, mean_pass_at_k
 from g4eval.store.reader import RunReader
@@ -64,6 +64,7 @@ class TaskSummary:
     is_partial: bool  # not all of the task's samples: never compared with a published score
     refused_band: tuple[float, float] | None = None  # what is refused all wrong, all right
     mean_completion_tokens: float | None
+    share_with_thought: float | None  # of all completions; None: there are none
 
 
 def summarise(run: RunReader) -> list[TaskSummary]:
@@ -107,7 +108,7 @@ def _summarise_task(
         audit=replace(
             _audit(
                 stored,
-                index,
+                scored[: len(stored)],
                 failed=len(failed),
                 n_missing=planned - len(stored) - len(failed) - len(refused),
             ),
@@ -119,8 +120,9 @@ def _summarise_task(
         or is_uneven
         or is_short
         or bool(refused),
-        refused_band=_refused_band([_scored(row, index) for row in stored], refused, index),
+        refused_band=_refused_band(scored[: len(stored)], refused, index),
         mean_completion_tokens=_mean(r.completion_tokens for r in stored),
+        share_with_thought=_mean(int(r.thought is not Thought.NONE) for r in stored),
     )
 
 
@@ -132,7 +134,7 @@ def _refused_band(
     if not places:
         return None
     low, high = (
-        estimate([*scored, *(Scored(sample=p, outcome=o, truncated=False) for p in places)]).value
+        value_of([*scored, *(Scored(sample=p, outcome=o, truncated=False) for p in places)])
         for o in (Outcome.INCORRECT, Outcome.CORRECT)
     )
     return low, high
@@ -165,11 +167,7 @@ def _least(counts: np.ndarray[Any, Any]) -> int:
 
 
 def _scored(row: StoredRow, index: dict[str, int]) -> Scored:
-    return Scored(
-        sample=index[row.sample_id],
-        outcome=row.outcome,
-        truncated=row.stop_reason is StopReason.LENGTH,
-    )
+    return Scored(index[row.sample_id], row.outcome, row.stop_reason is StopReason.LENGTH)
 
 
 def _split(scored: list[Scored], values: list[str]) -> dict[str, Estimate]:
@@ -233,7 +231,7 @@ def _maj_at(
     }
 
 
-def _audit(rows: list[StoredRow], index: dict[str, int], *, failed: int, n_missing: int) -> Audit:
+def _audit(rows: list[StoredRow], scored: list[Scored], *, failed: int, n_missing: int) -> Audit:
     seen: set[tuple[str, str]] = set()
     duplicates = 0
     for row in rows:
@@ -248,7 +246,7 @@ def _audit(rows: list[StoredRow], index: dict[str, int], *, failed: int, n_missi
         n_right_by_first_alone=sum(
             g.lenient_outcome is Outcome.INCORRECT and g.outcome is Outcome.CORRECT for g in grades
         ),
-        second_score=_second_score(rows, index),
+        second_score=_second_score(rows, scored),
         n_readings_differ=sum(
             g.lenient_outcome is not None and g.lenient_extraction != g.extraction for g in grades
         ),
@@ -261,17 +259,17 @@ def _audit(rows: list[StoredRow], index: dict[str, int], *, failed: int, n_missi
     )
 
 
-def _second_score(rows: list[StoredRow], index: dict[str, int]) -> float | None:
+def _second_score(rows: list[StoredRow], scored: list[Scored]) -> float | None:
     """Return the score by the second reading, by the first where it gave no answer."""
     if not any(row.grade and row.grade.lenient_outcome for row in rows):
         return None
     second = [
-        replace(scored, outcome=row.grade.lenient_outcome)
-        if row.grade and row.grade.lenient_outcome
-        else scored
-        for row, scored in ((row, _scored(row, index)) for row in rows)
+        one._replace(outcome=row.grade.lenient_outcome)
+        if row.grade and row.grade.lenient_outcome not in (None, one.outcome)
+        else one
+        for row, one in zip(rows, scored, strict=True)
     ]
-    return estimate(second).value
+    return value_of(second)
 
 
 def _ended_unanswered(row: StoredRow) -> bool:

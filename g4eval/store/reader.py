@@ -128,8 +128,9 @@ class RunReader:
         found = []
         for *values, stored_hash in rows:
             _, sample_id, position, target, groups = values
-            kinds = (str, str, int, str, str)
-            check_row(values, stored_hash, kinds, f"sample {sample_id!r}")
+            if stored_hash is None or schema.row_hash(*values) != stored_hash:
+                kinds = (str, str, int, str, str)
+                check_row(values, stored_hash, kinds, f"sample {sample_id!r}")
             found.append(
                 StoredSample(
                     sample_id=sample_id,

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from g4eval.records import Grade, Outcome, StopReason, Thought
 from g4eval.store import schema
@@ -19,15 +19,24 @@ _GRADE_KINDS = (str, str, int, str, str, str, str, str, str, float)
 
 def check_completion(row: Sequence[Any]) -> None:
     """Check the hashed columns of a completion; raises ValueError."""
-    check_row(row[:N_HASHED], row[N_HASHED], _COMPLETION_KINDS, f"completion {row[2]!r}/{row[3]!r}")
+    values = row[:N_HASHED]
+    # Asked here first, so that the words cost nothing where nothing is wrong.
+    if row[N_HASHED] is None or schema.row_hash(*values) != row[N_HASHED]:
+        check_row(values, row[N_HASHED], _COMPLETION_KINDS, f"completion {row[2]!r}/{row[3]!r}")
 
 
 def checked_grade(row: Sequence[Any]) -> Grade | None:
     """Return the grade of `_hashed_grade`'s columns, checked; None: there is none."""
     if row[0] is None:
         return None
-    check_row(row[:-1], row[-1], _GRADE_KINDS, f"a grade of {str(row[0])[:12]!r}")
-    return schema.row_grade(row[:-2])
+    _check_grade(row)
+    return schema.row_grade(row)
+
+
+def _check_grade(row: Sequence[Any]) -> None:
+    values = row[:-1]
+    if row[-1] is None or schema.row_hash(*values) != row[-1]:
+        check_row(values, row[-1], _GRADE_KINDS, f"a grade of {str(row[0])[:12]!r}")
 
 
 def parse_groups(text: str) -> dict[str, str]:
@@ -48,8 +57,7 @@ class StoredSample:
     groups: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredRow:
+class StoredRow(NamedTuple):
     """One completion without its texts, and its newest grade."""
 
     key: str
@@ -94,7 +102,7 @@ def outcome_row(row: Sequence[Any]) -> tuple[Any, ...]:
     check_completion(row)
     grade = row[N_HASHED + 1 : -1]
     if grade[0] is not None:
-        check_row(grade[:-1], grade[-1], _GRADE_KINDS, f"a grade of {str(row[0])[:12]!r}")
+        _check_grade(grade)
     sample_id, repeat, stop_reason, thought, text_hash, prompt_hash = row[2:8]
     return (
         *(sample_id, repeat, grade[3], stop_reason, thought, row[10], prompt_hash),
