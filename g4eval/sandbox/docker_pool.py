@@ -14,7 +14,7 @@ import threading
 import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -188,15 +188,17 @@ class DockerSandbox:
             self._client.close()
 
     def _sweep(self) -> None:
-        """Remove containers whose owner died without removing them."""
+        """Remove containers whose owner died without removing them.
+
+        Of a list alone: a container that is going just then, another process's perhaps, can be
+        listed and not be there to be looked at.
+        """
         from docker.errors import APIError
 
-        for container in self._client.containers.list(all=True, filters={"label": LABEL}):
-            if owner_is_dead(container.labels.get(OWNER_LABEL, "")):
-                try:
-                    container.remove(force=True)
-                except APIError:
-                    continue
+        for row in self._client.api.containers(all=True, filters={"label": LABEL}):
+            if owner_is_dead((row.get("Labels") or {}).get(OWNER_LABEL, "")):
+                with suppress(APIError):
+                    self._client.api.remove_container(row["Id"], force=True)
 
     def _serve(self, slot: int, first: Container) -> None:
         """Judge in this slot until the schedule is closed; without a container, none can go on."""
@@ -303,10 +305,12 @@ def _image_id(client: Any, image: str) -> str:
 
 def _is_passing(error: Exception) -> bool:
     """Return whether an error of Docker's may go away by itself: the daemon restarts, is busy."""
-    from docker.errors import APIError, ImageNotFound
+    from docker.errors import APIError, ImageNotFound, NotFound
 
     if isinstance(error, ImageNotFound):
         return False
+    if isinstance(error, NotFound):  # somebody removed the new container: `docker container prune`
+        return True
     if isinstance(error, APIError):
         return bool(error.response is None or error.response.status_code >= 500)
     return isinstance(error, (StreamError, OSError)) or "requests" in type(error).__module__

@@ -147,7 +147,9 @@ def test_a_killed_owner_leaves_no_container(docker_client) -> None:
     assert process.stdout.readline() == "up\n"
     owned = [
         container
-        for container in docker_client.containers.list(filters={"label": LABEL})
+        for container in docker_client.containers.list(
+            filters={"label": LABEL}, ignore_removed=True
+        )
         if f":{process.pid}:" in container.labels[OWNER_LABEL]
     ]
     assert len(owned) == 1
@@ -156,7 +158,12 @@ def test_a_killed_owner_leaves_no_container(docker_client) -> None:
     process.stdout.close()
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        ids = {c.id for c in docker_client.containers.list(all=True, filters={"label": LABEL})}
+        ids = {
+            c.id
+            for c in docker_client.containers.list(
+                all=True, filters={"label": LABEL}, ignore_removed=True
+            )
+        }
         if owned[0].id not in ids:
             return
         time.sleep(0.2)
@@ -181,7 +188,9 @@ def test_an_interrupt_removes_the_containers(docker_client, tmp_path) -> None:
     def owned() -> list[Any]:
         return [
             container
-            for container in docker_client.containers.list(all=True, filters=label)
+            for container in docker_client.containers.list(
+                all=True, filters=label, ignore_removed=True
+            )
             if f":{process.pid}:" in container.labels.get(OWNER_LABEL, "")
         ]
 

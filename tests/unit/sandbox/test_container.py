@@ -3,11 +3,21 @@
 import json
 import os
 import socket
+from types import SimpleNamespace
 
 import pytest
 
 from g4eval.bundled import bundled_dir
-from g4eval.sandbox.container import PLACES, Limits, container_options, owner_is_dead, owner_label
+from g4eval.sandbox.container import (
+    LABEL,
+    OWNER_LABEL,
+    PLACES,
+    Limits,
+    container_options,
+    owner_is_dead,
+    owner_label,
+)
+from g4eval.sandbox.docker_pool import DockerSandbox, _is_passing
 from g4eval.sandbox.image import SOURCES, image_tag
 
 pytest.importorskip("docker")
@@ -134,3 +144,35 @@ def test_the_image_is_named_by_what_goes_into_it(tmp_path, monkeypatch) -> None:
     assert image_tag() == before
     (folder / "child.py").write_text("changed")
     assert image_tag() != before
+
+
+def test_containers_that_are_going_just_now_stop_no_start() -> None:
+    from docker.errors import ImageNotFound, NotFound
+
+    gone, dead = f"{socket.gethostname()}:4194305:5", []
+
+    def remove(container_id: str, *, force: bool) -> None:
+        dead.append(container_id)
+        if container_id == "going":
+            raise NotFound("no such container")
+
+    rows: list[dict[str, object]] = [
+        {"Id": "going", "Labels": {LABEL: "1", OWNER_LABEL: gone}},
+        {"Id": "mine", "Labels": {OWNER_LABEL: owner_label()}},
+        {"Id": "nobody's", "Labels": None},
+        {"Id": "left", "Labels": {OWNER_LABEL: gone}},
+    ]
+
+    def listed(*, all: bool, filters: dict[str, str]) -> list[dict[str, object]]:  # noqa: A002  Docker's
+        assert all
+        assert filters == {"label": LABEL}
+        return rows
+
+    sandbox = DockerSandbox()
+    sandbox._client = SimpleNamespace(
+        api=SimpleNamespace(containers=listed, remove_container=remove)
+    )  # no container can be looked at
+    sandbox._sweep()
+    assert dead == ["going", "left"]
+    assert _is_passing(NotFound("no such container"))
+    assert not _is_passing(ImageNotFound("no such image"))
