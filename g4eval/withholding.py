@@ -3,7 +3,8 @@
 A server may put the prompt into its error message, which then stands in the log, in the store's
 attempts and on the screen. Of a gated task only those words of an error pass that can't be the
 question's: plain words that the sample doesn't have, words that errors are made of, a few numbers.
-Encoded forms (percent, base64, escapes, token ids) are no plain words, so they don't pass.
+Encoded forms (percent, base64, escapes, token ids) are no plain words, so they don't pass. A name,
+of a model or of an ending, passes once it came with two samples.
 """
 
 import logging
@@ -18,6 +19,8 @@ from g4eval.records import Attempt, Completion, Sample
 
 LEFT_OUT = "…"
 NOTE = "the task is gated: words that may be its question's are left out"
+_NO_WORD = "(left out: the task is gated)"
+_MOST_NAMES = 10_000  # that are remembered
 MOST_NUMBERS = 4  # a longer row of numbers may be token ids
 _PLAIN = re.compile(r"[(\"']?([A-Za-z]{1,24})[).,:;!?\"']{0,2}")
 _NUMBER = re.compile(r"[0-9][0-9,.]{0,9}[:;.)]?")
@@ -47,22 +50,40 @@ class Withholding:
             for task_id, samples in gated.items()
         }
         self._all: frozenset[str] | None = None
+        self._names: dict[str, tuple[str, str] | None] = {}  # -> the one sample it came with
 
     def answer(self, answer: Completion | Attempt) -> Completion | Attempt:
         """Return an answer whose words of the server's own hold nothing of its sample."""
         sample = self._gated.get(answer.task_id, {}).get(answer.sample_id)
-        if sample is None:
-            return answer
         if isinstance(answer, Attempt):
+            if sample is None:
+                return answer
             return replace(answer, error=withheld(answer.error, _words_of(sample)))
-        if answer.finish_word is None and answer.model is None:
+        if not self._gated or (answer.finish_word is None and answer.model is None):
             return answer
-        words = _words_of(sample)
+        source = None if sample is None else (answer.task_id, answer.sample_id)
+        word, model = answer.finish_word, answer.model
         return replace(
             answer,
-            finish_word=answer.finish_word and _name(answer.finish_word, words),
-            model=answer.model and _name(answer.model, words),
+            finish_word=word if word is None or self._is_of_all(word, source) else _NO_WORD,
+            model=model if model is not None and self._is_of_all(model, source) else None,
         )
+
+    def _is_of_all(self, name: str, source: tuple[str, str] | None) -> bool:
+        """Whether a server's name for something came with two gated samples, or with a free one.
+
+        What it calls itself or an ending is the same for all, and a question isn't. Which words
+        stand in it says nothing: questions have words and numbers of models' names.
+        """
+        if source is None:
+            self._names[name] = None
+        elif name not in self._names:
+            if len(self._names) < _MOST_NAMES:
+                self._names[name] = source
+            return False
+        elif self._names[name] == source:
+            return False
+        return True
 
     async def __aenter__(self) -> Self:
         for handler in logging.getLogger("g4eval").handlers if self._gated else ():
@@ -92,12 +113,6 @@ class Withholding:
             samples = (s for found in self._gated.values() for s in found.values())
             self._all = frozenset().union(*map(_words_of, samples))
         return self._all
-
-
-def _name(text: str, words: Set[str]) -> str:
-    """Return a server's name for something, or that it is no name."""
-    is_name = len(text) <= 100 and not (set(_WORD.findall(text.lower())) & words - _OF_ERRORS)
-    return text if is_name and " " not in text else "(left out: the task is gated)"
 
 
 def withheld(text: str, words: Set[str]) -> str:

@@ -7,6 +7,7 @@ for each request that `models` doesn't answer.
 import asyncio
 import contextlib
 import json
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -103,21 +104,28 @@ class HttpServer:
         handler: answers one request; what it leaves unfinished is cut.
         models: what `/models` lists; None: the handler answers that too.
         port: 0 takes any free one.
+        tls: with a certificate; None: plain HTTP.
     """
 
     def __init__(
-        self, handler: Handler, *, models: list[dict[str, Any]] | None = None, port: int = 0
+        self,
+        handler: Handler,
+        *,
+        models: list[dict[str, Any]] | None = None,
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._handler = handler
         self._models = [{"id": "tiny"}] if models is None else models
         self._port = port
+        self._tls = tls
         self.requests: list[HttpRequest] = []
         self.n_open = 0
         self.most_open = 0
 
     async def __aenter__(self) -> "HttpServer":
         self._server = await asyncio.start_server(
-            self._serve, "127.0.0.1", self._port, backlog=4096, limit=2**20
+            self._serve, "127.0.0.1", self._port, backlog=4096, limit=2**20, ssl=self._tls
         )
         self.port = self._server.sockets[0].getsockname()[1]
         self._connections: set[asyncio.Task[None]] = set()
@@ -131,7 +139,7 @@ class HttpServer:
 
     @property
     def base_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}/v1"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

@@ -1,6 +1,7 @@
 """`vllm serve` as a process of its own on a loopback port, with a small model."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 
 from g4eval.engines.vllm_plan import vllm_build
 
@@ -33,6 +35,21 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """Write c.pem and k.pem, a certificate of this machine by itself and its key; return both."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl isn't here: it makes the certificate")
+    certificate, key = folder / "c.pem", folder / "k.pem"
+    command = [
+        *(openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+        *("-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"),
+        *("-keyout", str(key), "-out", str(certificate)),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    return certificate, key
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 
+from g4eval.engines.openai_failures import advice
 from g4eval.engines.openai_options import OpenAIOptions
 from g4eval.engines.retry import RequestFailedError
 from g4eval.engines.server_address import api_key_from
@@ -33,7 +34,7 @@ async def only_served_model(base_url: str, headers: Mapping[str, str]) -> str:
             raise EngineError(
                 f"no model is named, and the server can't be asked for its own: {error.message}",
                 where=connection.address,
-                hint="name it with --model, or start the server",
+                hint=f"{advice(error, None)}; or name it with --model, if it has no list",
             ) from None
     names = sorted({name for row in rows if (name := as_name(row.get("id")))})
     if len(names) == 1:

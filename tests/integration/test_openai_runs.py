@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -12,18 +13,19 @@ import pytest
 
 from tests.conftest import Cli
 from tests.http_server import Handler, HttpRequest, HttpServer, Reply
+from tests.serving import self_signed
 
 KEY = "sk-invented-0123456789"
 
 
 @contextmanager
-def served(handler: Handler) -> Iterator[HttpServer]:
+def served(handler: Handler, tls: ssl.SSLContext | None = None) -> Iterator[HttpServer]:
     """A server in a thread of its own, since the command under test is a process."""
     ready, done = threading.Event(), threading.Event()
     found: list[HttpServer] = []
 
     async def main() -> None:
-        async with HttpServer(handler) as server:
+        async with HttpServer(handler, tls=tls) as server:
             found.append(server)
             ready.set()
             while not done.is_set():
@@ -270,3 +272,21 @@ def test_a_proxy_that_cannot_be_used_is_refused_before_anything_is_sent(
     )
     assert result.returncode == 2, result.stderr
     assert "ALL_PROXY" in result.stderr
+
+
+def test_a_certificate_of_its_own_is_trusted_where_it_is_named(cli: Cli, tmp_path: Path) -> None:
+    certificate, key = self_signed(tmp_path)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    with served(right, tls) as server:
+        command = ("run", "demo_math", "--base-url", server.base_url, "--run-id", "served")
+        quick = ("--set", "engine.max_retries=0", "--set", "engine.first_wait_seconds=0")
+        unknown = cli(*command, *quick)
+        named = cli(*command, *quick, SSL_CERT_FILE=str(certificate))
+        other = cli(*command, *quick, SSL_CERT_FILE=str(key))
+    assert unknown.returncode == 5, unknown.stderr
+    assert "CERTIFICATE_VERIFY_FAILED" in unknown.stderr
+    assert "try: set SSL_CERT_FILE to a file with the server's certificate" in unknown.stderr
+    assert named.returncode == 0, named.stderr
+    assert not server.requests or all(r.method == "POST" for r in server.requests)
+    assert (other.returncode, "SSL_CERT_FILE" in other.stderr) == (2, True), other.stderr

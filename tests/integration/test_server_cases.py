@@ -1,7 +1,7 @@
 """Every scripted server of the folder of cases: its exit code and its table.
 
 The folder stands beside the one that G4EVAL_DATA_DIR names, or where G4EVAL_CASES_DIR says; without
-it these tests are skipped. Its servers answer AIME's questions from the data.
+it these tests are skipped. Its servers answer AIME's and GPQA's questions from the data.
 """
 
 import os
@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Cli
-from tests.serving import free_port
+from tests.serving import free_port, self_signed
 
 ALL_RIGHT = ("100.0", "30 x 1")
 QUICK = ("engine.first_wait_seconds=0.05", "engine.longest_wait_seconds=0.1")
@@ -47,6 +47,7 @@ class Case:
     of_server: Mapping[str, str] = field(default_factory=dict)  # its environment
     of_run: Mapping[str, str] = field(default_factory=dict)
     port: int | None = None
+    scheme: str = "http"
 
 
 def error_case(kind: str) -> Case:
@@ -106,6 +107,8 @@ CASES = {
     "finish_repetition": Case(
         server="finish_repetition", row=("66.7", "30 x 1", "10 (33.3 %)  10 (33.3 %)")
     ),
+    # It takes an option that begins as the right one does for it, two times.
+    "gpqa_options": Case(server="gpqa_options", task="gpqa_diamond", row=("99.0", "198 x 1")),
     "lora_null_context": Case(server="lora_null_context", model="my-lora"),
     "max_completion_tokens": Case(
         server="max_completion_tokens",
@@ -152,6 +155,14 @@ CASES = {
         row=("0 x 0", "30 (100.0 %)"),
         said=("bad request for /v1/chat/completions auth Bearer ***",),
     ),
+    "self_signed": Case(server="self_signed", scheme="https", of_run={"SSL_CERT_FILE": "c.pem"}),
+    "self_signed, unknown": Case(
+        server="self_signed",
+        scheme="https",
+        exit_code=5,
+        row=(),
+        said=("CERTIFICATE_VERIFY_FAILED", "try: set SSL_CERT_FILE to a file with the server's"),
+    ),
     "sglang_context": Case(server="sglang_context"),
     "sigterm": Case(server="sigterm", arguments=("--limit", "3"), row=("100.0", "3 x 1")),
     "surrogate_halves": Case(server="surrogate_halves", row=("30 x 1",)),
@@ -191,11 +202,18 @@ def test_a_scripted_server_gets_its_exit_code_and_its_table(
 ) -> None:
     case = CASES[name]
     port = case.port or free_port()
+    if case.scheme == "https":
+        self_signed(tmp_path)  # c.pem and k.pem, which the server reads where it runs
     settings = [part for value in QUICK for part in ("--set", value)]
     with serving(servers, case, port, tmp_path):
         result = cli(
             *("run", case.task, "--model", case.model, "--engine", "openai", "--repeats", "1"),
-            *("--base-url", f"http://127.0.0.1:{port}/v1", "--set", "engine.max_retries=3"),
+            *(
+                "--base-url",
+                f"{case.scheme}://127.0.0.1:{port}/v1",
+                "--set",
+                "engine.max_retries=3",
+            ),
             *settings,
             *case.arguments,
             G4EVAL_DATA_DIR=str(data_dir),
@@ -213,10 +231,5 @@ def test_a_scripted_server_gets_its_exit_code_and_its_table(
 
 
 def test_every_server_of_the_folder_has_a_case(servers: Path) -> None:
-    others = {
-        "fake",  # what the others share
-        "gpqa_options",  # GPQA's texts: tests/tasks/test_gpqa_diamond.py has its own
-        "self_signed",  # needs a certificate: test_openai_runs.py makes one
-    }
     there = {path.stem for path in servers.glob("*.py")}
-    assert there - others == {case.server for case in CASES.values()}
+    assert there - {"fake"} == {case.server for case in CASES.values()}

@@ -14,6 +14,7 @@ from urllib.parse import quote
 import pytest
 
 from g4eval.cli.entry import main
+from g4eval.store.reader import RunReader
 from g4eval.withholding import withheld
 from tests.tasks.test_gated import ROWS, ZOO
 
@@ -27,6 +28,7 @@ FORMS: dict[str, Callable[[str], str]] = {
     "hyphens": lambda text: re.sub(r"\W+", "-", text),
     "token ids": lambda text: str([ord(c) for c in text]),
 }
+NAMES = ("robin-morning-9b", "it", "a-carp-in-a-pond")  # of models, with words of questions
 WORDS = {w for row in ROWS for text in row.values() for w in re.findall(r"[a-z]{5,}", text.lower())}
 
 
@@ -56,8 +58,12 @@ def echoing():
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                prompt = FORMS[form](body["messages"][-1]["content"])
-                if status == 200:
+                prompt = FORMS.get(form, str)(body["messages"][-1]["content"])
+                if status == 200 and form in NAMES:
+                    choice = {"message": {"content": "Answer: A"}, "finish_reason": "stop"}
+                    usage = {"prompt_tokens": 1, "completion_tokens": 1}
+                    self.reply(200, {"model": form, "choices": [choice], "usage": usage})
+                elif status == 200:
                     choice = {"message": {"content": "Answer: A"}, "finish_reason": prompt}
                     usage = {"prompt_tokens": 1, "completion_tokens": 1}
                     self.reply(200, {"model": prompt, "choices": [choice], "usage": usage})
@@ -81,6 +87,23 @@ def echoing():
     for server in servers:
         server.shutdown()
         server.server_close()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_models_name_may_have_words_of_some_questions(
+    echoing, tmp_path, monkeypatch, quick_cli, name
+) -> None:
+    family = tmp_path / "tasks" / "zoo"
+    family.mkdir(parents=True)
+    (family / "zoo.yaml").write_text(ZOO)
+    (family / "prompt.jinja").write_text("{{ question }} {{ choices.A }} or {{ choices.B }}?")
+    (family / "zoo.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    done = quick_cli("run", "zoo", "--tasks-dir", "tasks", "--engine", "openai", "--model", "m",
+                     "--base-url", echoing(name, 200), "--run-id", "r", "--repeats", "4",
+                     "--set", "engine.stream=false")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with RunReader(tmp_path / "runs" / "r") as run:
+        assert {completion.model for completion in run.completions("zoo")} == {None, name}
 
 
 @pytest.mark.parametrize("form", FORMS)
