@@ -107,7 +107,7 @@ CASES = {
     "finish_repetition": Case(
         server="finish_repetition", row=("66.7", "30 x 1", "10 (33.3 %)  10 (33.3 %)")
     ),
-    # It takes an option that begins as the right one does for it, two times.
+    # It mistakes an option that begins like the right one, and a question that begins like another.
     "gpqa_options": Case(server="gpqa_options", task="gpqa_diamond", row=("99.0", "198 x 1")),
     "lora_null_context": Case(server="lora_null_context", model="my-lora"),
     "max_completion_tokens": Case(

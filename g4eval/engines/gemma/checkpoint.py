@@ -17,8 +17,7 @@ from g4eval.engines.gemma.gguf_file import GgufSource
 from g4eval.engines.gemma.json_file import read_json_object
 from g4eval.engines.gemma.safetensors_file import SafetensorsSource
 from g4eval.engines.gemma.templates import (
-    DEFAULT,
-    choose_template,
+    read_gguf_template,
     read_template,
     says_instruct,
 )
@@ -89,34 +88,13 @@ def _open_gguf(path: Path, device: torch.device) -> Checkpoint:
         path=path,
         config=config,
         source=source,
-        template=_gguf_template(source),
+        template=read_gguf_template(source),
         stop_ids=config.eos_ids,
         suppressed_ids=(),
         quantization=source.quantization,
         instruct=says_instruct(path.name, texts["finetune"], texts["name"]),
         notes=_notes(source),
     )
-
-
-def _gguf_template(source: GgufSource) -> str | None:
-    """Return the file's chat template, or the default one of several that it names."""
-    key = "tokenizer.chat_template"
-    named = {DEFAULT: source.fields.text(key) or ""}
-    for name in source.fields.texts(f"{key}s") or ():
-        named.setdefault(name, source.fields.text(f"{key}.{name}") or "")
-    template = choose_template(named, where=source.where)
-    if template is not None and not _is_utf8(template):
-        raise EngineError("the chat template is not UTF-8", where=source.where)
-    return template
-
-
-def _is_utf8(text: str) -> bool:
-    """Whether a text of a GGUF file was UTF-8: bytes that are none were kept as surrogates."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _token_ids(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from g4eval.bounded_jinja import MAX_TEMPLATE_CHARACTERS
+from g4eval.engines.gemma.gguf_file import GgufSource
 from g4eval.engines.gemma.json_file import read_json_object
 from g4eval.errors import EngineError
 
@@ -43,6 +44,19 @@ def read_template(folder: Path) -> str | None:
         extra = sorted((folder / FOLDER).glob("*.jinja")) if (folder / FOLDER).is_dir() else []
         named |= {path.stem: _read_text(path) for path in extra}
     return choose_template(named, where=folder)
+
+
+def read_gguf_template(source: GgufSource) -> str | None:
+    """Return a GGUF file's chat template, or the default one of several that it names."""
+    key = "tokenizer.chat_template"
+    fields = source.fields
+    named = {name: fields.text(f"{key}.{name}") or "" for name in fields.texts(f"{key}s") or ()}
+    if not _is_blank(main := fields.text(key) or ""):
+        named[DEFAULT] = main
+    template = choose_template(named, where=source.where)
+    if template is not None and not _is_utf8(template):
+        raise EngineError("the chat template is not UTF-8", where=source.where)
+    return template
 
 
 def choose_template(named: Mapping[str, str], *, where: object) -> str | None:
@@ -91,6 +105,15 @@ def _read_text(path: Path) -> str:
         ) from error
     except OSError as error:
         raise EngineError(f"can't be read: {error.strerror}", where=path) from error
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether a text of a GGUF file was UTF-8: bytes that are none were kept as surrogates."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_blank(text: str) -> bool:

@@ -12,6 +12,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 
 from g4eval.engines.gemma.config import GemmaConfig
 from g4eval.engines.gemma.gguf_file import GgufSource
+from g4eval.engines.gemma.templates import read_gguf_template
 from g4eval.errors import EngineError
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -117,7 +118,7 @@ def tokenizer_of_gguf(source: GgufSource) -> Tokenizer:
     merges = fields.texts("tokenizer.ggml.merges")
     scores = fields.numbers("tokenizer.ggml.scores")
     _check_lengths(tokens, kinds, scores if merges is None else None, source.where)
-    special = control_tokens(tokens, kinds, fields.text("tokenizer.chat_template"))
+    special = control_tokens(tokens, kinds, read_gguf_template(source))
     if merges is not None:
         pairs = [_split_merge(merge, source.where) for merge in merges]
     else:

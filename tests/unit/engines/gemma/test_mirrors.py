@@ -71,6 +71,8 @@ def write_file(monkeypatch, tiny, path, *, fields=None, types=None, template=T, 
             for key, value in (fields or {}).items():
                 if isinstance(value, list):
                     self.add_array(key, value)
+                elif isinstance(value, str):
+                    self.add_string(key, value)
                 else:
                     self.add_uint32(key, value)
             for name, values in (extra or {}).items():
@@ -116,6 +118,49 @@ def test_a_marker_known_to_the_template_alone_is_one_token(tiny, monkeypatch, tm
     path = write_file(monkeypatch, tiny, tmp_path / "m.gguf", template=template)
     checkpoint = open_checkpoint(str(path), CPU)
     chat = ChatFormat(checkpoint.codec, checkpoint.template, thinking=False)
+    ids = chat.prompt([Message(role="user", content="Hi")]).token_ids
+    assert ids.count(NAMES.index("<b>")) == 2
+
+
+LIST, KEY = "tokenizer.chat_templates", "tokenizer.chat_template"
+OTHER = "{{ bos_token }}a template for tools"
+MARKED = T.replace("<start_of_turn>", "<b>")
+
+
+@pytest.mark.parametrize(
+    ("template", "fields"),
+    [
+        (T, {LIST: ["rag", "tool_use"], f"{KEY}.rag": OTHER, f"{KEY}.tool_use": OTHER}),
+        (T, {LIST: ["default", "rag"], f"{KEY}.default": OTHER, f"{KEY}.rag": OTHER}),
+        (None, {LIST: ["default", "rag"], f"{KEY}.default": T, f"{KEY}.rag": OTHER}),
+        (None, {LIST: ["chat"], f"{KEY}.chat": T}),
+        (" \n", {LIST: ["chat"], f"{KEY}.chat": T}),
+        (None, {LIST: ["chat", "rag"], f"{KEY}.chat": T, f"{KEY}.rag": " "}),
+        (T, {LIST: ["lost"]}),
+        (T, {f"{KEY}.unlisted": OTHER}),
+    ],
+)
+def test_the_default_of_templates_that_a_file_names_is_found(
+    template, fields, tiny, monkeypatch, tmp_path
+):
+    path = write_file(monkeypatch, tiny, tmp_path / "m.gguf", template=template, fields=fields)
+    assert open_checkpoint(str(path), CPU).template == T
+
+
+def test_named_templates_without_a_default_are_refused_by_name(tiny, monkeypatch, tmp_path):
+    fields = {LIST: ["chat", "rag"], f"{KEY}.chat": T, f"{KEY}.rag": OTHER}
+    path = write_file(monkeypatch, tiny, tmp_path / "m.gguf", template=None, fields=fields)
+    with pytest.raises(EngineError, match="none is the default: chat, rag"):
+        open_checkpoint(str(path), CPU)
+
+
+@pytest.mark.parametrize("names", [["chat"], ["default"]])
+def test_a_marker_of_a_named_template_is_one_token(names, tiny, monkeypatch, tmp_path):
+    fields = {LIST: names, f"{KEY}.{names[0]}": MARKED}
+    path = write_file(monkeypatch, tiny, tmp_path / "m.gguf", template=None, fields=fields)
+    checkpoint = open_checkpoint(str(path), CPU)
+    chat = ChatFormat(checkpoint.codec, checkpoint.template, thinking=False)
+    chat.check()
     ids = chat.prompt([Message(role="user", content="Hi")]).token_ids
     assert ids.count(NAMES.index("<b>")) == 2
 
