@@ -24,6 +24,8 @@ _CALL_GATE = (
     "code = subprocess.call([sys.executable, '-m', 'g4eval', 'gate', *sys.argv[2:]])\n"
     "pathlib.Path(sys.argv[1]).write_text(str(code))\n"
 )
+# Without tests/integration and tests/fuzz, which start hundreds of processes: minutes a Python.
+IN_PROCESS = ["tests/contract", "tests/golden", "tests/tasks", "tests/unit"]
 REAL_MODELS = [
     "tests/contract/test_engine.py",
     "tests/integration/test_real_models.py",
@@ -53,12 +55,14 @@ def typing(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the unit, contract and golden tests on each Python that is here; PyTorch on the first."""
+    """Run the tests: all of them, with PyTorch, on the first Python; those in process on others."""
     session.install("-e", ".[data,report]", *GROUPS["test"])
+    paths = IN_PROCESS
     if session.python == PYTHONS[0]:
         session.install(*GROUPS["torch"])
         session.install("-e", ".[gemma]", *GROUPS["reference"], *GROUPS["kernels"])
-    _pytest(session, "tests", *session.posargs)
+        paths = ["tests"]
+    _pytest(session, *paths, *session.posargs)
 
 
 @nox.session(python="3.11")
