@@ -14,6 +14,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from multiprocessing import parent_process
 from pathlib import Path
 from types import ModuleType
@@ -33,6 +34,12 @@ _HINT = "this is the task family's own code: mend it there"
 
 def is_ours(folder: Path) -> bool:
     """Whether a family is one of the package's own."""
+    # Asked for each row and prompt; to resolve a path asks the file system for each part of it.
+    return _is_ours(folder, None if folder.is_absolute() else Path.cwd())
+
+
+@lru_cache(maxsize=256)
+def _is_ours(folder: Path, _from: Path | None) -> bool:
     return folder.resolve().is_relative_to(bundled_dir("tasks").resolve())
 
 
