@@ -142,6 +142,48 @@ def test_stop_ids_of_arrays_and_end_of_turn_are_heard(name, made):
     assert 5 in open_checkpoint(str(made / name), CPU).stop_ids
 
 
+@pytest.mark.parametrize("name", [*sorted(TEMPLATES), "t-empty"])
+def test_each_template_ends_a_command_with_its_code_and_table(name, made, quick_cli):
+    done = quick_cli(
+        *("run", "demo_math", "--engine", "gemma", "--model", str(made / name), "--run-id", "t"),
+        *("--limit", "2", "--repeats", "1", "--set", "sampling.max_new_tokens=32"),
+        *("--set", "engine.threads=1"),
+    )
+    words = TEMPLATES.get(name)
+    rows = [line for line in done.stdout.splitlines() if line.startswith("demo_math ")]
+    if words is None:
+        assert done.returncode == 0, done.stderr
+        assert "  2 x 1  " in rows[0]
+        assert ("prompts go out plain" in done.stdout + done.stderr) == (name == "t-empty")
+    else:
+        assert (done.returncode, rows) == (5, []), done.stdout
+        assert words in done.stderr
+        assert "  try: " in done.stderr
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*sorted(REFUSED), "g3-text", "g3-untied", "g4-text", "g4-moe", "v-lmhead-copy", "v-f16"],
+)
+def test_each_checkpoint_ends_a_command_with_its_code_and_numbers(name, made, quick_cli, tmp_path):
+    want = json.loads((made / f"{name}.want.json").read_text())
+    lines = tmp_path / "ids.jsonl"
+    lines.write_text(json.dumps({"id": name, "token_ids": want["token_ids"]}))
+    done = quick_cli(
+        *("logprobs", str(lines), "--model", str(made / name)),
+        *("--set", "engine.device=cpu", "--set", "engine.dtype=float32"),
+    )
+    if name in REFUSED:
+        assert (done.returncode, done.stdout) == (5, ""), done.stdout
+        assert REFUSED[name] in done.stderr
+        assert "  at: " in done.stderr
+    else:
+        assert done.returncode == 0, done.stderr
+        close = 2e-3 if name == "v-f16" else 1e-4
+        found = json.loads(done.stdout)
+        assert (found["id"], found["logprobs"]) == (name, pytest.approx(want["want"], abs=close))
+
+
 @pytest.fixture(scope="module")
 def real(made):
     """Variants of the demo's GGUF file: other metadata, the same tensors."""
