@@ -68,14 +68,18 @@ class Meter:
         self._read_at = self._at = time.monotonic()
         self._cpu = 0.0
         self._ran = container.seconds() if container.works else 0.0
-        self._waited = 0.0  # since the last lap
+        self._waited = 0.0  # since the last lap, reading by reading
+        self._main = str(pid)
+        self._main_waited = 0.0  # since the last lap, of the first thread, as one
+        self._base = (0.0, 0.0, self._ran)  # its own and waited seconds then, and the container's
 
     def lap(self) -> Lap:
         """Return what was used since the last lap, and start the next."""
         lap = self.peek()
         self._at += lap.wall
         self._cpu += lap.cpu
-        self._waited = 0.0
+        self._waited = self._main_waited = 0.0
+        self._base = (*self._threads.get(self._main, (0.0, 0.0)), self._ran)
         return lap
 
     def peek(self) -> Lap:
@@ -87,7 +91,8 @@ class Meter:
         if self._container.works and now - self._read_at >= _SHORT_SECONDS:
             self._read_waits(now)
         wall = now - self._at
-        return Lap(wall, max(0.0, self._cpu_seconds() - self._cpu), min(wall, self._waited))
+        waited = max(self._waited, self._main_waited)
+        return Lap(wall, max(0.0, self._cpu_seconds() - self._cpu), min(wall, waited))
 
     def _cpu_seconds(self) -> float:
         try:
@@ -96,7 +101,11 @@ class Meter:
             return self._cpu
 
     def _read_waits(self, now: float) -> None:
-        """Add what others took since the last reading: of the thread that lost most."""
+        """Add what others took since the last reading: of the thread that lost most.
+
+        The kernel books a wait when it is over, often a reading later and longer than the time
+        between the two; so what the first thread lost since the last lap is also taken as one.
+        """
         ran = self._container.seconds()
         inside, span = ran - self._ran, now - self._read_at
         before, self._threads = self._threads, self._read_threads()
@@ -107,6 +116,11 @@ class Meter:
         ]
         self._waited += min(span, max(0.0, *taken, 0.0))
         self._ran, self._read_at = ran, now
+        if self._main in self._threads:
+            own, waited = self._threads[self._main]
+            own_then, waited_then, ran_then = self._base
+            of_others = waited - waited_then - max(0.0, ran - ran_then - (own - own_then))
+            self._main_waited = max(0.0, of_others)
 
     def _read_threads(self) -> dict[str, tuple[float, float]]:
         threads = {}

@@ -5,10 +5,14 @@ import resource
 import shutil
 import sys
 import threading
+from types import SimpleNamespace
 
-from sandboxes.python_judge import child
+import pytest
+
+from sandboxes.python_judge import child, meter
 from sandboxes.python_judge.channel import HEADER, Channel
 from sandboxes.python_judge.cleaning import empty
+from sandboxes.python_judge.meter import ContainerClock, Meter
 from sandboxes.python_judge.state import ServerState
 
 ABSENT = ((child.PRELUDE, "quit"), (os, "lchflags"))  # before the guard, or on Linux
@@ -73,3 +77,49 @@ def test_what_a_run_changed_of_the_server_is_noticed() -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert state.difference() == ""
+
+
+class Readings:
+    """A child as the kernel shows it: (now, container's seconds, own seconds, waited seconds)."""
+
+    def __init__(self, monkeypatch, *readings: tuple[float, float, float, float]) -> None:
+        self.left = list(readings)
+        clock = ContainerClock()
+        monkeypatch.setattr(ContainerClock, "works", property(lambda _: True))
+        monkeypatch.setattr(clock, "seconds", lambda: self.left[0][1])
+        monkeypatch.setattr(meter, "time", SimpleNamespace(monotonic=lambda: self.left[0][0]))
+        self.meter = Meter(7, clock)
+        monkeypatch.setattr(self.meter, "_read_threads", lambda: {"7": self.left[0][2:]})
+        monkeypatch.setattr(self.meter, "_cpu_seconds", lambda: self.left[0][2])
+
+    def last(self) -> meter.Lap:
+        while len(self.left) > 1:
+            self.left.pop(0)
+            lap = self.meter.peek()
+        return lap
+
+
+def test_a_wait_that_is_booked_a_reading_later_counts_whole(monkeypatch) -> None:
+    # Twice it waits 0.9 s, of which the kernel tells only in the short time after.
+    child = Readings(
+        monkeypatch, (0, 0, 0, 0), (1, 0.1, 0.1, 0), (1.1, 0.2, 0.2, 0.9), (2, 0.2, 0.2, 0.9),
+        (2.1, 0.3, 0.3, 1.8),
+    )  # fmt: skip
+    lap = child.last()
+    assert lap.waited == pytest.approx(1.8)
+    assert lap.own == pytest.approx(0.3)
+
+
+def test_a_wait_for_what_the_container_itself_ran_counts_little_however_it_is_booked(
+    monkeypatch,
+) -> None:
+    # Its own processes have the core for 5 s; then the kernel books 5 s of waiting at once.
+    child = Readings(monkeypatch, (0, 0, 0, 0), (5, 5, 0, 0), (5.1, 5.1, 0.1, 5))
+    assert child.last().waited <= 0.1 + 1e-9
+
+
+def test_a_lap_starts_anew(monkeypatch) -> None:
+    child = Readings(monkeypatch, (0, 0, 0, 0), (1, 0.1, 0.1, 0.9), (2, 1.1, 1.1, 0.9))
+    child.left.pop(0)
+    assert child.meter.lap().waited == pytest.approx(0.9)
+    assert child.last().waited == 0.0
