@@ -57,12 +57,13 @@ def cli_environment() -> dict[str, str]:
     return kept | {"COLUMNS": "100", "PYTHONPATH": os.pathsep.join(paths)}
 
 
-def heed_interrupts() -> None:
-    """In a child process: take SIGINT as one sent from a terminal, however the tests were started.
+def pytest_configure() -> None:
+    """Take SIGINT as one sent from a terminal, here and in child processes.
 
     A shell starts what it runs in the background with SIGINT ignored, and children inherit that.
     """
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

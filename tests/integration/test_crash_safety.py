@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import cli_environment, heed_interrupts
+from tests.conftest import cli_environment
 
 REQUESTS = 2000
 
@@ -94,7 +94,7 @@ class Runs:
     def start(self, run_id: str) -> "subprocess.Popen[str]":
         return subprocess.Popen(
             self.command(run_id), cwd=self.root, env=cli_environment(), text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heed_interrupts,  # noqa: PLW1509
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 
     def finish(self, run_id: str) -> str:

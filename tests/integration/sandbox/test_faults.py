@@ -16,7 +16,6 @@ from g4eval.errors import SandboxError
 from g4eval.sandbox.base import Verdict
 from g4eval.sandbox.container import LABEL, OWNER_LABEL
 from g4eval.sandbox.docker_pool import DockerSandbox, PoolOptions, connect
-from tests.conftest import heed_interrupts
 from tests.integration.sandbox.conftest import HONEST, function, program
 
 pytestmark = pytest.mark.docker
@@ -181,7 +180,6 @@ def test_an_interrupt_removes_the_containers(docker_client, tmp_path) -> None:
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        preexec_fn=heed_interrupts,  # noqa: PLW1509  before any thread
     )
     label = {"label": LABEL}
 
