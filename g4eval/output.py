@@ -114,6 +114,9 @@ class SafeStream(io.TextIOBase):
         except OSError as error:
             self._failed(error)
 
+    def close(self) -> None:
+        """Leave the stream below to its owner; nothing is held back here."""
+
     def isatty(self) -> bool:
         """Whether people look at it."""
         return self._stream is not None and self._stream.isatty()

@@ -64,7 +64,8 @@ class GraderRef:
 
     def load(self) -> Grader:
         """Return the grader, one instance a process."""
-        return _load_grader(self)
+        is_anywhere = self.folder is None or self.folder.is_absolute()
+        return _load_grader(self, None if is_anywhere else Path.cwd())
 
 
 class AsyncGrader(Protocol):
@@ -346,7 +347,7 @@ def _text_only(one_try: Try) -> Try:
 
 
 @cache
-def _load_grader(ref: GraderRef) -> Grader:
+def _load_grader(ref: GraderRef, _from: Path | None) -> Grader:
     if ref.folder is None:
         return GRADERS.load(ref.name)()
     return load_plugin_grader(ref.folder, ref.name)

@@ -37,7 +37,9 @@ def render_messages(
 
 def _render(folder: Path, name: str, fields: Mapping[str, Json], *, task_id: str) -> str:
     try:
-        return render_template(_template(folder, name), fields)
+        # A relative folder is another one in another working directory.
+        template = _template(folder, name, None if folder.is_absolute() else Path.cwd())
+        return render_template(template, fields)
     except UndefinedError as error:
         raise TaskError(
             f"the prompt of {task_id!r} needs a field that its samples lack: {error.message}",
@@ -58,7 +60,7 @@ def _place(path: Path, error: TemplateError) -> str:
 
 
 @lru_cache(maxsize=64)
-def _template(folder: Path, name: str) -> Template:
+def _template(folder: Path, name: str, _from: Path | None) -> Template:
     path = folder / name
     environment = BoundedEnvironment(undefined=StrictUndefined)
     environment.globals.clear()  # a prompt is made of its sample's fields alone

@@ -8,6 +8,7 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import quote
 
@@ -135,7 +136,7 @@ def test_no_word_of_a_question_reaches_a_file_a_log_or_the_screen(
     if not database.exists():
         return  # nothing was begun
     rows = []
-    with sqlite3.connect(database) as connection:
+    with closing(sqlite3.connect(database)) as connection:
         for (table,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'"):
             rows += [str(row) for row in connection.execute(f"SELECT * FROM {table}").fetchall()]
     assert leaks("\n".join(rows)) == []
