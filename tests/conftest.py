@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from g4eval.cli.entry import main
+from g4eval.errors import NotReadyError
+from g4eval.sandbox.docker_pool import connect
+from g4eval.sandbox.image import build_image, image_exists
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests ask no hub but their own
 
@@ -29,6 +32,21 @@ def data_dir() -> Path:
     if not folder:
         pytest.skip("benchmark data isn't here: set G4EVAL_DATA_DIR")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def docker_client():
+    """A client of the daemon, with the judge's image built if need be."""
+    try:
+        client = connect()
+    except NotReadyError as error:
+        if os.environ.get("G4EVAL_REQUIRE_DOCKER"):
+            raise
+        pytest.skip(f"no Docker daemon: {error.what}")
+    if not image_exists(client):
+        build_image(client, say=print)
+    yield client
+    client.close()
 
 
 @pytest.fixture

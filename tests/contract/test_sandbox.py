@@ -22,7 +22,7 @@ CASES = [
 
 
 @pytest.fixture(params=[DockerSandbox])
-def sandbox(request) -> Sandbox:
+def sandbox(request, docker_client) -> Sandbox:
     made: Sandbox = request.param(PoolOptions(slots=1))
     return made
 

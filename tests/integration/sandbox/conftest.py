@@ -1,7 +1,6 @@
 """A pool of real containers for the sandbox's tests, and plain calls into it."""
 
 import asyncio
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,10 +8,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from g4eval.errors import NotReadyError
 from g4eval.sandbox.base import CodeJob, CodeTest, JobResult, Reading
-from g4eval.sandbox.docker_pool import DockerSandbox, PoolOptions, connect
-from g4eval.sandbox.image import build_image, image_exists
+from g4eval.sandbox.docker_pool import DockerSandbox, PoolOptions
 
 
 class Judge:
@@ -63,21 +60,6 @@ def burning(count: int) -> Iterator[None]:
 
 HONEST = program("print(int(input()) * 2)", ("3", "6"), ("4", "8"), job_id="honest")
 FAIR = Reading.FAIR
-
-
-@pytest.fixture(scope="session")
-def docker_client():
-    """A client of the daemon, with the judge's image built if need be."""
-    try:
-        client = connect()
-    except NotReadyError as error:
-        if os.environ.get("G4EVAL_REQUIRE_DOCKER"):
-            raise
-        pytest.skip(f"no Docker daemon: {error.what}")
-    if not image_exists(client):
-        build_image(client, say=print)
-    yield client
-    client.close()
 
 
 @pytest.fixture(scope="session")
